@@ -1,0 +1,1 @@
+"""The tape: exchange clients, archives, the live recorder, the exchange simulator and landing."""

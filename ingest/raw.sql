@@ -1,0 +1,58 @@
+-- The raw schema: append-only, the exchange's own fields plus exchange, market, source and received_at.
+-- Times are UTC instants with microseconds; prices and quantities are in the exchange's units.
+
+create schema if not exists raw;
+
+create table if not exists raw.klines (
+    exchange varchar, market varchar, symbol varchar, "interval" varchar,
+    open_time timestamptz, open double, high double, low double, close double, volume double,
+    close_time timestamptz, quote_volume double, count bigint,
+    taker_buy_volume double, taker_buy_quote_volume double, is_closed boolean,
+    source varchar, received_at timestamptz
+);
+
+create table if not exists raw.trades (
+    exchange varchar, market varchar, symbol varchar, is_aggregate boolean,
+    trade_id bigint, price double, quantity double, quote_quantity double,
+    first_trade_id bigint, last_trade_id bigint, transact_time timestamptz,
+    is_buyer_maker boolean, is_best_match boolean,
+    source varchar, received_at timestamptz
+);
+
+create table if not exists raw.books (
+    exchange varchar, market varchar, symbol varchar,
+    last_update_id bigint, event_time timestamptz, transact_time timestamptz,
+    bid_prices double[], bid_quantities double[], ask_prices double[], ask_quantities double[],
+    source varchar, received_at timestamptz
+);
+
+create table if not exists raw.funding (
+    exchange varchar, market varchar, symbol varchar,
+    funding_time timestamptz, funding_rate double, mark_price double,
+    source varchar, received_at timestamptz
+);
+
+create table if not exists raw.open_interest (
+    exchange varchar, market varchar, symbol varchar,
+    create_time timestamptz, sum_open_interest double, sum_open_interest_value double,
+    source varchar, received_at timestamptz
+);
+
+create table if not exists raw.liquidations (
+    exchange varchar, market varchar, symbol varchar,
+    side varchar, order_type varchar, time_in_force varchar, original_quantity double,
+    price double, average_price double, order_status varchar,
+    last_filled_quantity double, filled_accumulated_quantity double, trade_time timestamptz,
+    source varchar, received_at timestamptz
+);
+
+create table if not exists raw.raw_rejects (
+    kind varchar, exchange varchar, market varchar, symbol varchar,
+    payload varchar, reason varchar, source varchar, received_at timestamptz
+);
+
+create table if not exists raw.landings (
+    kind varchar, exchange varchar, market varchar, symbol varchar, "interval" varchar,
+    source varchar, sha256 varchar, first_event_at timestamptz, last_event_at timestamptz,
+    row_count bigint, reject_count bigint, landed_at timestamptz
+);

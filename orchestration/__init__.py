@@ -1,0 +1,1 @@
+"""The `tapehouse` command and the Dagster definitions."""

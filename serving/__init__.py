@@ -1,0 +1,1 @@
+"""Scoring: fresh rows through the compiled feature SQL and the registered models."""
