@@ -1,0 +1,43 @@
+# Every target makes the environment itself the first time and reuses it afterwards.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# dbt and Dagster open the warehouse that the demo filled, unless one is named or a default one exists.
+export TAPEHOUSE_DATABASE ?= $(firstword $(wildcard $(CURDIR)/data/tapehouse.duckdb $(CURDIR)/data/demo/tapehouse.duckdb) $(CURDIR)/data/tapehouse.duckdb)
+
+.PHONY: help demo test lint ui lock clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+demo: $(STAMP) ## the whole way offline: simulated exchange, ingest, dbt build, training, scoring, report
+	@env -u TAPEHOUSE_DATABASE $(BIN)/tapehouse demo
+
+test: $(STAMP) ## run the tests
+	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, mypy, and sqlfluff on both dialects
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m tests.lint_sql
+
+ui: $(STAMP) ## open Dagster on 127.0.0.1
+	@$(BIN)/tapehouse ui
+
+lock: ## renew requirements.lock from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --extra dev --extra bigquery pyproject.toml -o requirements.lock
+
+clean: ## remove the environment, build results and the demo's warehouse; keeps data/tapehouse.duckdb
+	rm -rf .venv *.egg-info .*_cache dbt_project/target dbt_project/logs logs data/demo data/recorded
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Tapehouse needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: name one with make PYTHON=…")'
+	@echo "Installing the environment into .venv (once, about two minutes)"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
