@@ -1,0 +1,99 @@
+"""Settings of every Tapehouse process, read from the environment."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parents[1]
+
+Market = Literal["spot", "um"]
+
+
+class Settings(BaseSettings):
+    """Where the warehouse is and which exchange feeds it.
+
+    Each field is read from ``TAPEHOUSE_<FIELD>``; lists are written with commas. Everything a
+    run leaves behind lies beside the database file.
+
+    Parameters
+    ----------
+    database : Path
+        The warehouse file; a relative path is taken from the working directory.
+    exchange : str
+        Label that lands in the ``exchange`` column.
+    exchange_url : str or None
+        Base address of REST, WebSocket and archives; None is the real exchange.
+    symbols : list of str
+        Symbols to ingest when a command names none.
+    market : {"spot", "um"}
+        Spot or USD-M futures.
+    intervals : list of str
+        Kline intervals to ingest when a command names none.
+    writer_timeout_s : float
+        Seconds to wait for another process to release the warehouse file.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TAPEHOUSE_", frozen=True)
+
+    database: Path = PROJECT_ROOT / "data" / "tapehouse.duckdb"
+    exchange: str = "binance"
+    exchange_url: str | None = None
+    symbols: Annotated[list[str], NoDecode] = [
+        "BTCUSDT",
+        "ETHUSDT",
+        "SOLUSDT",
+        "BNBUSDT",
+        "XRPUSDT",
+    ]
+    market: Market = "um"
+    intervals: Annotated[list[str], NoDecode] = ["1m"]
+    writer_timeout_s: float = 600.0
+
+    @field_validator("symbols", "intervals", mode="before")
+    @classmethod
+    def _split_at_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return [part.strip() for part in value.split(",") if part.strip()]
+        return value
+
+    @field_validator("database")
+    @classmethod
+    def _make_absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("exchange_url")
+    @classmethod
+    def _drop_trailing_slash(cls, value: str | None) -> str | None:
+        return value.rstrip("/") if value else None
+
+    @property
+    def models_directory(self) -> Path:
+        """Directory of the model files, each named by its sha256."""
+        return self.database.parent / "models"
+
+    @property
+    def segments_directory(self) -> Path:
+        """Directory of the recorder's segment files."""
+        return self.database.parent / "segments"
+
+    @property
+    def dlt_directory(self) -> Path:
+        """Directory where dlt keeps a run's packages until they have landed."""
+        return self.database.parent / "dlt"
+
+    @property
+    def dagster_directory(self) -> Path:
+        """Directory of Dagster's run storage."""
+        return self.database.parent / "dagster"
+
+    @property
+    def snapshot(self) -> Path:
+        """Read-only copy of the warehouse for analysts and dashboards."""
+        return snapshot_path(self.database)
+
+
+def snapshot_path(database: Path) -> Path:
+    """Return the path of the read-only copy of a warehouse file."""
+    return database.with_name(f"{database.stem}.snapshot.duckdb")
