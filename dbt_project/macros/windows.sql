@@ -1,0 +1,43 @@
+{# The sum of a column over this row and the `bars` - 1 before it, by explicit lags: the same to the last bit wherever the table starts. #}
+{% macro sum_of_lags(column, bars) -%}
+    {{ column }}
+    {%- for lag in range(1, bars) %} + {{ column }}_lag_{{ lag }}{% endfor %}
+{%- endmacro %}
+
+
+{# The squared deviations from the mean over this row and the `bars` - 1 before it, by explicit lags. #}
+{% macro deviation_of_lags(column, total, bars) -%}
+    power({{ column }} - {{ total }} / {{ bars }}, 2)
+    {%- for lag in range(1, bars) %} + power({{ column }}_lag_{{ lag }} - {{ total }} / {{ bars }}, 2){% endfor %}
+{%- endmacro %}
+
+
+{# A sum over twice as many bars, from the sums over `bars`. #}
+{% macro doubled_sum(total, bars) -%}
+    lag({{ total }}, {{ bars }}) over by_series + {{ total }}
+{%- endmacro %}
+
+
+{# The squared deviations from the mean over twice as many bars (Chan, Golub and LeVeque 1983, pairwise update for equal halves). #}
+{% macro doubled_deviation(deviation, total, bars) -%}
+    lag({{ deviation }}, {{ bars }}) over by_series + {{ deviation }}
+    + power({{ total }} - lag({{ total }}, {{ bars }}) over by_series, 2) / {{ 2 * bars }}
+{%- endmacro %}
+
+
+{# The sum of position times value over twice as many bars; positions count from 0, the oldest bar. #}
+{% macro doubled_moment(moment, total, bars) -%}
+    lag({{ moment }}, {{ bars }}) over by_series + {{ moment }} + {{ bars }} * {{ total }}
+{%- endmacro %}
+
+
+{# The slope of the least-squares line through the values of `bars` bars at positions 0, 1, …, from their sum and moment. #}
+{% macro slope(moment, total, bars) -%}
+    (12 * {{ moment }} - {{ 6 * (bars - 1) }} * {{ total }}) / {{ bars * (bars * bars - 1) }}
+{%- endmacro %}
+
+
+{# An expression where the last `bars` bars were all reported, else NULL. #}
+{% macro if_full(bars, expression) -%}
+    case when bars_in_run >= {{ bars }} then {{ expression }} end
+{%- endmacro %}
