@@ -1,0 +1,93 @@
+"""Trouble on demand: refusals, failures and lost connections."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields
+from typing import Any
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+_MESSAGES = {
+    418: (-1003, "Way too much request weight used; IP banned. Please use the websocket."),
+    429: (-1003, "Too many requests; please use the websocket for live updates."),
+}
+_INTERNAL = (-1000, "An unknown error occurred while processing the request.")
+
+
+@dataclass
+class Faults:
+    """What goes wrong from now on.
+
+    Attributes
+    ----------
+    status : int
+        HTTP status of a refused request, such as 418, 429 or 503.
+    next_requests : int
+        So many requests are refused, then none.
+    rate : float
+        Share of the requests that are refused besides, 0 to 1, at random but seeded.
+    retry_after : int
+        Seconds in the ``Retry-After`` header of 418, 429 and 503.
+    disconnect_after : int
+        A WebSocket connection is dropped after so many messages; 0 = never.
+    """
+
+    status: int = 429
+    next_requests: int = 0
+    rate: float = 0.0
+    retry_after: int = 1
+    disconnect_after: int = 0
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(0)
+        if not 400 <= self.status <= 599:
+            raise ValueError(f"expected a status from 400 to 599, found {self.status}")
+        if not 0.0 <= self.rate <= 1.0:
+            raise ValueError(f"expected a rate from 0 to 1, found {self.rate}")
+
+    def replace(self, changes: dict[str, Any]) -> None:
+        """Take new settings, the others at their defaults.
+
+        Raises
+        ------
+        ValueError
+            If a setting is unknown or out of range.
+        """
+        names = {field.name for field in fields(self)}
+        if unknown := sorted(set(changes) - names):
+            raise ValueError(f"unknown faults {unknown}; known are {sorted(names)}")
+        for name, value in vars(Faults(**changes)).items():
+            setattr(self, name, value)
+
+    def strikes(self) -> bool:
+        """Decide whether the request at hand is refused."""
+        if self.next_requests > 0:
+            self.next_requests -= 1
+            return True
+        return self._random.random() < self.rate
+
+    def response(self) -> web.Response:
+        """Refuse a request the way the exchange does."""
+        code, message = _MESSAGES.get(self.status, _INTERNAL)
+        headers = (
+            {"Retry-After": str(self.retry_after)} if self.status in (418, 429, 503) else None
+        )
+        return web.json_response(
+            {"code": code, "msg": message}, status=self.status, headers=headers
+        )
+
+
+def middleware(faults: Faults) -> Any:
+    """Return the aiohttp middleware that refuses requests; the control endpoints are exempt."""
+
+    @web.middleware
+    async def refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
+        is_control = request.path.startswith("/simulator/")
+        is_stream = request.headers.get("Upgrade", "").lower() == "websocket"
+        if not is_control and not is_stream and faults.strikes():
+            return faults.response()
+        return await handler(request)
+
+    return refuse
