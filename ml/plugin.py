@@ -1,16 +1,113 @@
-"""The dbt-duckdb plugin: what dbt's DuckDB connection can do beyond SQL."""
+"""The dbt-duckdb plugin: training and prediction as functions of dbt's connection."""
 
+import json
+import subprocess
+from functools import cache
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
+import duckdb
+import numpy as np
+import pyarrow
 from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from dbt.adapters.duckdb.plugins import BasePlugin
 
+from ingest.settings import PROJECT_ROOT, Settings
+from ingest.warehouse import wait_for_writer
+from ml import registry
+
+if TYPE_CHECKING:
+    import onnxruntime
+
 
 class Plugin(BasePlugin):
-    """Prepare the warehouse file before dbt connects to it."""
+    """Prepare the warehouse file, then lend dbt's connection a trainer and a predictor.
+
+    ``tapehouse_train(model_name, sql, config)`` trains a model and says in JSON what it did.
+    ``tapehouse_predict(model_version, features)`` gives the probability that the label is true.
+    """
 
     def update_connection_config(self, creds: DuckDBCredentials, config: dict[str, Any]) -> None:
-        """Create the directory of the database file."""
+        """Create the directory of the database file and wait until no one else writes to it."""
         if creds.path != ":memory:":
             Path(creds.path).parent.mkdir(parents=True, exist_ok=True)
+            wait_for_writer(Path(creds.path), timeout_s=Settings().writer_timeout_s)
+
+    def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
+        """Create the registry and the functions."""
+        registry.create(conn)
+        create_functions(conn, database=Path(self.creds.path))
+
+
+def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -> None:
+    """Give a connection, and every cursor of it, the functions of this module.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        The warehouse, open to write.
+    database : Path
+        The warehouse file; models lie in ``models/`` beside it.
+    """
+    one_at_a_time = Lock()
+
+    def train(model_name: str, sql: str, config: str) -> str:
+        # LightGBM takes a second to import, and most of dbt's commands train nothing.
+        from ml import training
+
+        with one_at_a_time, connection.cursor() as cursor:
+            done = training.train(
+                cursor,
+                model_name,
+                sql,
+                database=database,
+                git_revision=git_revision(),
+                **json.loads(config),
+            )
+        return json.dumps(done)
+
+    @cache
+    def session(model_version: str) -> "onnxruntime.InferenceSession":
+        from ml import onnx_model
+
+        with connection.cursor() as cursor:
+            found = cursor.execute(
+                "select any_value(onnx_sha256) from registry.models where model_version = ?",
+                [model_version],
+            ).fetchone()
+            if found is None or found[0] is None:
+                raise registry.ModelMissingError(
+                    f"the registry of {database} has no model of version {model_version}"
+                )
+            return onnx_model.load(registry.model_file(cursor, database, found[0]))
+
+    def predict(model_version: pyarrow.Array, features: pyarrow.Array) -> pyarrow.Array:
+        from ml import onnx_model
+
+        model = session(model_version[0].as_py())
+        matrix = _matrix(features)
+        return pyarrow.array(onnx_model.probabilities(model, matrix))
+
+    connection.create_function(
+        "tapehouse_train", train, ["varchar"] * 3, "varchar", side_effects=True
+    )
+    connection.create_function(
+        "tapehouse_predict", predict, ["varchar", "float[]"], "double", type="arrow"
+    )
+
+
+def git_revision() -> str | None:
+    """Return the commit of the project's checkout, None where there is none."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", PROJECT_ROOT, "rev-parse", "HEAD"], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def _matrix(features: pyarrow.Array) -> np.ndarray:
+    lists = features.combine_chunks() if isinstance(features, pyarrow.ChunkedArray) else features
+    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)

@@ -1,0 +1,139 @@
+"""The registry of models in the warehouse, and their files beside it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+SCHEMA = Path(__file__).with_name("registry.sql")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The active version of a model.
+
+    Parameters
+    ----------
+    name : str
+        The model's name, that of its dbt node.
+    version : str
+        First 16 hexadecimal digits of `sha256`.
+    stage : {"active", "baseline"}
+        An active model is scored and traded; a baseline is only compared with.
+    features : tuple of str
+        The columns of the input tensor, in order.
+    label : str
+        The column that was learned.
+    sha256 : str
+        Address of the ONNX file.
+    train_end_at, validation_end_at : datetime
+        Naive UTC; when the last label of the training and of the validation part was decided.
+    """
+
+    name: str
+    version: str
+    stage: str
+    features: tuple[str, ...]
+    label: str
+    sha256: str
+    train_end_at: datetime
+    validation_end_at: datetime
+
+
+class ModelMissingError(RuntimeError):
+    """The registry does not hold the model that was asked for."""
+
+
+def create(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the registry's tables where they are missing."""
+    if not _exists(connection):
+        connection.execute(SCHEMA.read_text())
+
+
+def active_models(
+    connection: duckdb.DuckDBPyConnection, *, stage: str | None = "active"
+) -> list[Model]:
+    """Return the active version of each model, by name.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        The warehouse.
+    stage : str or None
+        Only models of this stage; None is all.
+
+    Returns
+    -------
+    list of Model
+        Empty where nothing has been trained yet.
+    """
+    if not _exists(connection):
+        return []
+    rows = connection.execute(
+        "select model_name, model_version, stage, features, label, onnx_sha256, train_end_at, "
+        "validation_end_at from registry.active_models where stage = coalesce(?, stage) "
+        "order by model_name",
+        [stage],
+    ).fetchall()
+    return [
+        Model(name, version, found, tuple(features), label, sha256, train_end, validation_end)
+        for name, version, found, features, label, sha256, train_end, validation_end in rows
+    ]
+
+
+def model_file(connection: duckdb.DuckDBPyConnection, database: Path, sha256: str) -> Path:
+    """Return the ONNX file of a model, written from the registry where it is missing.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        The warehouse.
+    database : Path
+        The warehouse file; models lie in ``models/`` beside it.
+    sha256 : str
+        Address of the file.
+
+    Raises
+    ------
+    ModelMissingError
+        If the registry has no such model.
+    """
+    path = database.parent / "models" / f"{sha256}.onnx"
+    if path.is_file():
+        return path
+    found = connection.execute(
+        "select any_value(onnx) from registry.models where onnx_sha256 = ?", [sha256]
+    ).fetchone()
+    if found is None or found[0] is None:
+        raise ModelMissingError(
+            f"the registry of {database} has no model with sha256 {sha256}: "
+            "run `dbt build --select +ml_order_flow` to train one"
+        )
+    return write_model_file(database, found[0])
+
+
+def write_model_file(database: Path, onnx: bytes) -> Path:
+    """Write a model to the file named by its sha256, whole or not at all."""
+    path = database.parent / "models" / f"{hashlib.sha256(onnx).hexdigest()}.onnx"
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with partial.open("wb") as file:
+            file.write(onnx)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    return path
+
+
+def _exists(connection: duckdb.DuckDBPyConnection) -> bool:
+    # The view comes last in registry.sql, so it vouches for the tables.
+    return bool(
+        connection.execute(
+            "select 1 from duckdb_views() where database_name = current_database() "
+            "and schema_name = 'registry' and view_name = 'active_models'"
+        ).fetchall()
+    )
