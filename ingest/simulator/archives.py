@@ -152,10 +152,10 @@ def build(source: Source, archive: Archive) -> bytes | None:
     if not length(columns):
         return None
     sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
-        entry = zipfile.ZipInfo(f"{archive.name}.csv", archive.end.timetuple()[:6])
-        entry.compress_type = zipfile.ZIP_DEFLATED
-        file.writestr(entry, csv_text(archive, columns, decimals(archive.kind, item)))
+    entry = zipfile.ZipInfo(f"{archive.name}.csv", archive.end.timetuple()[:6])
+    text = csv_text(archive, columns, decimals(archive.kind, item))
+    with zipfile.ZipFile(sink, "w") as file:
+        file.writestr(entry, text, zipfile.ZIP_DEFLATED, compresslevel=1)
     return sink.getvalue()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from aiohttp import web
 
@@ -22,7 +22,7 @@ class Exchange:
     source: Source
     clock: Clock
     faults: Faults
-    requests: Counter[str] = field(default_factory=Counter)
+    connections: WeakSet[web.WebSocketResponse] = field(default_factory=WeakSet)
 
 
 EXCHANGE = web.AppKey("exchange", Exchange)

@@ -71,9 +71,7 @@ class Faults:
     def response(self) -> web.Response:
         """Refuse a request the way the exchange does."""
         code, message = _MESSAGES.get(self.status, _INTERNAL)
-        headers = (
-            {"Retry-After": str(self.retry_after)} if self.status in (418, 429, 503) else None
-        )
+        headers = {"Retry-After": str(self.retry_after)} if self.status in (418, 429, 503) else None
         return web.json_response(
             {"code": code, "msg": message}, status=self.status, headers=headers
         )

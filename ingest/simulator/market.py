@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -12,7 +12,7 @@ from zlib import crc32
 import numpy as np
 
 from ingest.simulator import candles, paths
-from ingest.simulator.books import book_at
+from ingest.simulator.books import VERSION, book_at
 from ingest.simulator.instruments import DEFAULT_SYMBOLS, KINDS, Instrument, instrument
 from ingest.simulator.source import (
     DAY,
@@ -213,6 +213,10 @@ class Market:
         """Return the book at an instant."""
         return book_at(self, kind, symbol, time)
 
+    def book_times(self, kind: str, symbol: str, start: int, end: int) -> Array:
+        """Return when the book took a new version."""
+        return np.arange(-(-start // VERSION) * VERSION, end, VERSION)
+
     def funding(self, symbol: str, start: int, end: int) -> Columns:
         """Return the funding of every eighth hour: rate as a fraction and mark price."""
         return self._daily(self._funding_day, "calc_time", "um", symbol, start, end)
@@ -229,13 +233,21 @@ class Market:
         return mark, mark / (1.0 + 2.0e-4 * float(path.premium[minute]))
 
     def liquidations(self, symbol: str, start: int, end: int) -> Columns:
-        """Return the forced orders that strong moves cause: longs are sold when prices fall."""
+        """Return the forced orders of the minute after a strong move: a fall sells longs."""
         return self._daily(self._liquidation_day, "time", "um", symbol, start, end)
 
     def _generator(self, kind: str, symbol: str, day: int, part: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, day, crc32(f"{kind} {symbol}".encode()), part])
 
-    def _daily(self, generate, key, kind, symbol, start, end) -> Columns:  # type: ignore[no-untyped-def]
+    def _daily(
+        self,
+        generate: Callable[[str, str, int], Columns],
+        key: str,
+        kind: str,
+        symbol: str,
+        start: int,
+        end: int,
+    ) -> Columns:
         first = max(start // DAY, self._first_day)
         days = [generate(kind, symbol, day) for day in range(first, max(-(-end // DAY), first + 1))]
         return between(concatenate(days), key, start, end)
@@ -326,18 +338,22 @@ class Market:
         path = self.path(symbol, day)
         item = self._instruments[kind][symbol]
         generator = self._generator(kind, symbol, day, 2)
-        returns = np.diff(path.log_mid)
+        returns = np.diff(path.log_mid)[:-1]
         excess = np.maximum(np.abs(returns) / item.volatility - _LIQUIDATING_MOVE, 0.0)
-        minute = np.repeat(np.arange(paths.MINUTES), generator.poisson(2.0 * excess))
-        time = day * DAY + (np.sort(minute + generator.random(len(minute))) * MINUTE).astype(int)
-        price = np.round(np.exp(path.log_mid[minute + 1]), item.price_decimals)
-        away = np.where(returns[minute] < 0, -1.0, 1.0) * 4.0e-3
+        moved = np.repeat(np.arange(paths.MINUTES - 1), generator.poisson(2.0 * excess))
+        minute = moved + 1
+        time = day * DAY + (np.sort(minute + generator.random(len(minute))) * MINUTE).astype(
+            np.int64
+        )
+        bids = self.quotes(kind, symbol, time)[0] if len(time) else time
+        price = bids / 10.0**item.price_decimals
+        away = np.where(returns[moved] < 0, -1.0, 1.0) * 4.0e-3
         notional = 3_000.0 * np.exp(1.3 * generator.standard_normal(len(minute)))
         step = 10.0**-item.quantity_decimals
         quantity = np.round(np.maximum(notional / price, step), item.quantity_decimals)
         return {
             "time": time,
-            "side": np.where(returns[minute] < 0, "SELL", "BUY"),
+            "side": np.where(returns[moved] < 0, "SELL", "BUY"),
             "order_type": np.full(len(minute), "LIMIT"),
             "time_in_force": np.full(len(minute), "IOC"),
             "original_quantity": quantity,

@@ -122,12 +122,10 @@ def symbol_day(
 
     own = stationary(generator, last(previous and previous.own_volatility), 120.0)
     volatility = instrument.volatility * np.exp(common.log_volatility + 0.2 * own)
-    pressure = stationary(
-        generator, last(previous and previous.pressure), PRESSURE_HALF_LIFE
+    pressure = stationary(generator, last(previous and previous.pressure), PRESSURE_HALF_LIFE)
+    shocks = np.sqrt(COMMON_SHARE) * common.shocks + np.sqrt(1.0 - COMMON_SHARE) * _heavy_tailed(
+        generator
     )
-    shocks = np.sqrt(COMMON_SHARE) * common.shocks + np.sqrt(
-        1.0 - COMMON_SHARE
-    ) * _heavy_tailed(generator)
     activity = (volatility / instrument.volatility) ** 0.7 * generator.gamma(3.0, 1 / 3.0, MINUTES)
     orders = generator.poisson(ORDERS_PER_MINUTE * activity)
     trades = orders + generator.binomial(orders, SECOND_FILL)
@@ -135,9 +133,7 @@ def symbol_day(
     first = np.log(instrument.first_price) if previous is None else last(previous.log_mid)
     premium = stationary(generator, last(previous and previous.premium), 90.0)
     interest_before = (
-        np.log(instrument.open_interest)
-        if previous is None
-        else np.log(previous.open_interest[-1])
+        np.log(instrument.open_interest) if previous is None else np.log(previous.open_interest[-1])
     )
     interest = interest_before + np.cumsum(generator.standard_normal(288) * 1.5e-3)
     funding = 1.0e-4 + 0.6e-4 * premium[[0, 480, 960]]

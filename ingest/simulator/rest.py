@@ -219,9 +219,7 @@ def book_ticker(exchange: Exchange, kind: str, query: Query) -> Any:
 
 def funding_rate(exchange: Exchange, kind: str, query: Query) -> Any:
     symbol, limit = query.symbol(), query.limit(100, 1000)
-    found = query.rows(
-        lambda start, end: exchange.source.funding(symbol, start, end), limit=limit
-    )
+    found = query.rows(lambda start, end: exchange.source.funding(symbol, start, end), limit=limit)
     return [
         {
             "symbol": symbol,
@@ -353,5 +351,3 @@ def routes() -> list[web.RouteDef]:
         ]
     history = _handler("um", open_interest_history)
     return [*served, web.get("/futures/data/openInterestHist", history)]
-
-

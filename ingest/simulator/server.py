@@ -11,7 +11,7 @@ from datetime import datetime
 
 from aiohttp import web
 
-from ingest.simulator import archives, faults, rest
+from ingest.simulator import archives, faults, rest, streams
 from ingest.simulator.clock import Clock
 from ingest.simulator.exchange import EXCHANGE, Exchange
 from ingest.simulator.faults import Faults
@@ -35,7 +35,9 @@ def application(exchange: Exchange) -> web.Application:
     app[EXCHANGE] = exchange
     app.add_routes(rest.routes())
     app.add_routes(archives.routes(exchange.source))
+    app.add_routes(streams.routes())
     app.add_routes(_control())
+    app.on_shutdown.append(streams.close_all)
     return app
 
 
