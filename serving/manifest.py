@@ -1,0 +1,210 @@
+"""What dbt's manifest says: the SQL of a model's ancestors, in the order in which it runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ingest.settings import PROJECT_ROOT
+
+PROJECT = PROJECT_ROOT / "dbt_project"
+
+
+class CompilationError(RuntimeError):
+    """Dbt could not compile the project."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A raw table that models read.
+
+    Parameters
+    ----------
+    schema : str
+        The schema it lies in.
+    relation : str
+        Quoted name as the compiled SQL writes it: ``"database"."schema"."table"``.
+    event_time : str
+        The column that says when a row happened (dbt's ``event_time``).
+    """
+
+    schema: str
+    relation: str
+    event_time: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model of the project, compiled.
+
+    Parameters
+    ----------
+    name : str
+        The model's name.
+    schema : str
+        The schema it lies in.
+    relation : str
+        Quoted name as the compiled SQL of its readers writes it.
+    is_view : bool
+        Whether it is built as a view.
+    sql : str
+        The compiled SELECT.
+    lookback_bars : int
+        Bars that must precede a row for its values to be exact (``meta.lookback_bars``), 0 if
+        not declared.
+    """
+
+    name: str
+    schema: str
+    relation: str
+    is_view: bool
+    sql: str
+    lookback_bars: int
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A model and everything it is made of.
+
+    Parameters
+    ----------
+    database : str
+        The catalogue that the compiled SQL names.
+    sources : tuple of Source
+        The raw tables read.
+    models : tuple of Model
+        Ancestors before descendants; the model itself is last.
+    """
+
+    database: str
+    sources: tuple[Source, ...]
+    models: tuple[Model, ...]
+
+    @property
+    def schemas(self) -> list[str]:
+        """The schemas of all tables."""
+        return sorted(
+            {part.schema for part in self.sources} | {part.schema for part in self.models}
+        )
+
+    @property
+    def lookback_bars(self) -> int:
+        """Bars before a row that decide its values, the largest of all models."""
+        return max(model.lookback_bars for model in self.models)
+
+
+def compiled_manifest(database: Path, *, project: Path = PROJECT) -> dict[str, Any]:
+    """Compile the dbt project as a full refresh and return the manifest.
+
+    Dbt connects to an empty file of the same name in a directory of its own: the compiled SQL
+    names the warehouse's catalogue, and the warehouse is neither opened nor held.
+
+    Parameters
+    ----------
+    database : Path
+        The warehouse file; only its name matters here.
+    project : Path
+        The dbt project; `profiles.yml` lies in the directory above it.
+
+    Returns
+    -------
+    dict
+        The content of `manifest.json`, every selected model with its ``compiled_code``.
+
+    Raises
+    ------
+    CompilationError
+        If dbt refuses the project; the message is dbt's own.
+    """
+    with TemporaryDirectory(prefix="tapehouse-compile-") as directory:
+        target = Path(directory)
+        command = [
+            *(sys.executable, "-m", "dbt.cli.main", "--quiet", "compile", "--full-refresh"),
+            *("--target", "duckdb", "--no-introspect", "--no-populate-cache", "--no-partial-parse"),
+            *("--project-dir", str(project), "--profiles-dir", str(project.parent)),
+            *("--target-path", str(target), "--log-path", str(target)),
+        ]
+        environment = os.environ | {"TAPEHOUSE_DATABASE": str(target / database.name)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise CompilationError(f"dbt could not compile {project}:\n{done.stdout}{done.stderr}")
+        manifest: dict[str, Any] = json.loads((target / "manifest.json").read_text())
+        return manifest
+
+
+def lineage(manifest: Mapping[str, Any], name: str) -> Lineage:
+    """Return a model's ancestors in the order in which they can be built.
+
+    Parameters
+    ----------
+    manifest : mapping
+        A compiled manifest.
+    name : str
+        The model's name.
+
+    Raises
+    ------
+    ValueError
+        If the project has no such model, or a source that is read declares no ``event_time``.
+    """
+    nodes = manifest["nodes"]
+    last = _key(manifest, name)
+    parents: dict[str, list[str]] = {}
+    pending = [last]
+    while pending:
+        key = pending.pop()
+        if key not in parents:
+            parents[key] = nodes[key]["depends_on"]["nodes"] if key in nodes else []
+            pending += parents[key]
+    ordered = tuple(TopologicalSorter(parents).static_order())
+    return Lineage(
+        database=nodes[last]["database"],
+        sources=tuple(_source(manifest["sources"][key]) for key in ordered if key not in nodes),
+        models=tuple(_model(nodes[key]) for key in ordered if key in nodes),
+    )
+
+
+def dataset(manifest: Mapping[str, Any], model: str) -> str:
+    """Return the name of the dataset that a machine-learning model was trained on.
+
+    Raises
+    ------
+    ValueError
+        If the project has no such model, or the model selects from more than one.
+    """
+    parents = manifest["nodes"][_key(manifest, model)]["depends_on"]["nodes"]
+    if len(parents) != 1:
+        raise ValueError(f"expected {model} to select from one dataset, found {parents}")
+    name: str = manifest["nodes"][parents[0]]["name"]
+    return name
+
+
+def _key(manifest: Mapping[str, Any], name: str) -> str:
+    for key, node in manifest["nodes"].items():
+        if node["resource_type"] == "model" and node["name"] == name:
+            return str(key)
+    raise ValueError(f"the dbt project has no model {name}")
+
+
+def _source(node: Mapping[str, Any]) -> Source:
+    event_time = node["config"].get("event_time")
+    if event_time is None:
+        raise ValueError(f"source {node['name']} declares no event_time in its config")
+    return Source(node["schema"], node["relation_name"], event_time)
+
+
+def _model(node: Mapping[str, Any]) -> Model:
+    return Model(
+        name=node["name"],
+        schema=node["schema"],
+        relation=node["relation_name"],
+        is_view=node["config"]["materialized"] == "view",
+        sql=node["compiled_code"],
+        lookback_bars=node["config"]["meta"].get("lookback_bars", 0),
+    )
