@@ -45,7 +45,7 @@ class Archive:
     kind: str
     table: str
     symbol: str
-    interval: str | None
+    interval: str
     name: str
     start: datetime
     end: datetime
@@ -58,7 +58,7 @@ def parse(path: str) -> tuple[Archive, bool] | None:
         return None
     part = match.groupdict()
     kind = "spot" if part["market"] == "spot" else "um"
-    table, interval = part["table"], part["interval"]
+    table, interval = part["table"], part["interval"] or ""
     if table not in _TABLES[kind, part["period"]]:
         return None
     if (table == "klines") != (interval in INTERVALS):
@@ -85,7 +85,6 @@ def rows(source: Source, archive: Archive) -> Columns:
     kind, symbol = archive.kind, archive.symbol
     start, end = microseconds(archive.start), microseconds(archive.end)
     if archive.table == "klines":
-        assert archive.interval is not None
         columns = source.klines(kind, symbol, archive.interval, start, end, now=end)
         columns = {
             name: values for name, values in columns.items() if not name.endswith("_trade_id")

@@ -38,7 +38,7 @@ def _side(
 ) -> tuple[Array, Array]:
     """Return price ticks and lots, both of shape (times, LEVELS), best level first.
 
-    ``sign`` is −1 for bids and 1 for asks. A resting level keeps its quantity for 16 versions,
+    ``sign`` is -1 for bids and 1 for asks. A resting level keeps its quantity for 16 versions,
     starting at a moment that depends on its price.
     """
     ticks = best[:, None] + sign * np.arange(LEVELS)

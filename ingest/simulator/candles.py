@@ -32,7 +32,7 @@ def minutes(
     """Aggregate a day's orders to one-minute candles, up to ``now``.
 
     A minute without orders has count 0, open = high = low = close = the close before it, and
-    trade ids −1.
+    trade ids -1.
     """
     shown = int(np.searchsorted(time, now))
     time, ticks, lots, fills, is_buy = (

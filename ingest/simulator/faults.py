@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -41,7 +41,7 @@ class Faults:
     disconnect_after: int = 0
 
     def __post_init__(self) -> None:
-        self._random = random.Random(0)
+        self._random = np.random.default_rng(0)
         if not 400 <= self.status <= 599:
             raise ValueError(f"expected a status from 400 to 599, found {self.status}")
         if not 0.0 <= self.rate <= 1.0:
@@ -66,7 +66,7 @@ class Faults:
         if self.next_requests > 0:
             self.next_requests -= 1
             return True
-        return self._random.random() < self.rate
+        return bool(self._random.random() < self.rate)
 
     def response(self) -> web.Response:
         """Refuse a request the way the exchange does."""

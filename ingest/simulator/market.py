@@ -213,7 +213,7 @@ class Market:
         """Return the book at an instant."""
         return book_at(self, kind, symbol, time)
 
-    def book_times(self, kind: str, symbol: str, start: int, end: int) -> Array:
+    def book_times(self, _kind: str, _symbol: str, start: int, end: int, /) -> Array:
         """Return when the book took a new version."""
         return np.arange(-(-start // VERSION) * VERSION, end, VERSION)
 
@@ -315,7 +315,7 @@ class Market:
             return self._close_before(kind, symbol, day - 1)
         return int(before.bid_ticks[-1] + before.is_buy[-1])
 
-    def _funding_day(self, kind: str, symbol: str, day: int) -> Columns:
+    def _funding_day(self, _kind: str, symbol: str, day: int) -> Columns:
         path = self.path(symbol, day)
         return {
             "calc_time": day * DAY + np.arange(3) * 8 * 60 * MINUTE,

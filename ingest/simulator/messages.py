@@ -59,30 +59,40 @@ def parse(source: Source, kind: str, name: str) -> Stream | None:
     )
 
 
+@dataclass(frozen=True)
+class _Window:
+    source: Source
+    stream: Stream
+    symbol: str
+    digits: Decimals
+    start: int
+    end: int
+
+
 def messages(source: Source, stream: Stream, start: int, end: int) -> Iterator[Message]:
     """Yield (time, payload) of ``[start, end)`` in order, symbol by symbol."""
     for symbol in stream.symbols:
         digits = decimals(stream.kind, source.instruments(stream.kind)[symbol])
-        yield from _CONTENTS[stream.content](source, stream, symbol, digits, start, end)
+        yield from _CONTENTS[stream.content](_Window(source, stream, symbol, digits, start, end))
 
 
 def _head(event: str, time: int, symbol: str) -> dict[str, Any]:
     return {"e": event, "E": time // 1000, "s": symbol}
 
 
-def _aggregate_trades(
-    source: Source, stream: Stream, symbol: str, digits: Decimals, start: int, end: int
-) -> Iterator[Message]:
-    best_match = {"M": True} if stream.kind == "spot" else {}
-    for row in records(source.aggregate_trades(stream.kind, symbol, start, end)):
+def _aggregate_trades(window: _Window) -> Iterator[Message]:
+    best_match = {"M": True} if window.stream.kind == "spot" else {}
+    for row in records(
+        window.source.aggregate_trades(window.stream.kind, window.symbol, window.start, window.end)
+    ):
         time = row["transact_time"]
         yield (
             time,
-            _head("aggTrade", time, symbol)
+            _head("aggTrade", time, window.symbol)
             | {
                 "a": row["agg_trade_id"],
-                "p": number(row["price"], digits.price),
-                "q": number(row["quantity"], digits.quantity),
+                "p": number(row["price"], window.digits.price),
+                "q": number(row["quantity"], window.digits.quantity),
                 "f": row["first_trade_id"],
                 "l": row["last_trade_id"],
                 "T": time // 1000,
@@ -92,18 +102,18 @@ def _aggregate_trades(
         )
 
 
-def _trades(
-    source: Source, stream: Stream, symbol: str, digits: Decimals, start: int, end: int
-) -> Iterator[Message]:
-    extra: dict[str, Any] = {"M": True} if stream.kind == "spot" else {"X": "MARKET"}
-    for row in records(source.trades(stream.kind, symbol, start, end)):
+def _trades(window: _Window) -> Iterator[Message]:
+    extra: dict[str, Any] = {"M": True} if window.stream.kind == "spot" else {"X": "MARKET"}
+    for row in records(
+        window.source.trades(window.stream.kind, window.symbol, window.start, window.end)
+    ):
         yield (
             row["time"],
-            _head("trade", row["time"], symbol)
+            _head("trade", row["time"], window.symbol)
             | {
                 "t": row["id"],
-                "p": number(row["price"], digits.price),
-                "q": number(row["qty"], digits.quantity),
+                "p": number(row["price"], window.digits.price),
+                "q": number(row["qty"], window.digits.quantity),
                 "T": row["time"] // 1000,
                 "m": row["is_buyer_maker"],
             }
@@ -111,29 +121,38 @@ def _trades(
         )
 
 
-def _klines(
-    source: Source, stream: Stream, symbol: str, digits: Decimals, start: int, end: int
-) -> Iterator[Message]:
+def _klines(window: _Window) -> Iterator[Message]:
     """Show the candle every two seconds in which it changed, and once when it closes."""
-    width = INTERVALS[stream.interval]
-    first = -(-start // _KLINE_UPDATE) * _KLINE_UPDATE
-    times = source.aggregate_trades(stream.kind, symbol, first - _KLINE_UPDATE, end)[
-        "transact_time"
-    ]
+    width = INTERVALS[window.stream.interval]
+    first = -(-window.start // _KLINE_UPDATE) * _KLINE_UPDATE
+    times = window.source.aggregate_trades(
+        window.stream.kind, window.symbol, first - _KLINE_UPDATE, window.end
+    )["transact_time"]
     changed = set((times // _KLINE_UPDATE + 1).tolist())
-    for time in range(first, end, _KLINE_UPDATE):
+    for time in range(first, window.end, _KLINE_UPDATE):
         is_closed = time % width == 0
         if not is_closed and time // _KLINE_UPDATE not in changed:
             continue
         opened = (time - 1) // width * width
         rows = records(
-            source.klines(stream.kind, symbol, stream.interval, opened, opened + 1, now=time)
+            window.source.klines(
+                window.stream.kind,
+                window.symbol,
+                window.stream.interval,
+                opened,
+                opened + 1,
+                now=time,
+            )
         )
         for row in rows:
             yield (
                 time,
-                _head("kline", time, symbol)
-                | {"k": _candle(row, symbol, stream.interval, digits, is_closed)},
+                _head("kline", time, window.symbol)
+                | {
+                    "k": _candle(
+                        row, window.symbol, window.stream.interval, window.digits, is_closed
+                    )
+                },
             )
 
 
@@ -161,33 +180,31 @@ def _candle(
     }
 
 
-def _books(
-    source: Source, stream: Stream, symbol: str, start: int, end: int
-) -> Iterator[tuple[Book, Book]]:
+def _books(window: _Window) -> Iterator[tuple[Book, Book]]:
     """Yield each new book of the interval with the one it replaces."""
     before: Book | None = None
-    for time in source.book_times(stream.kind, symbol, start, end).tolist():
-        before = before or source.book(stream.kind, symbol, time - 1)
-        book = source.book(stream.kind, symbol, time)
+    for time in window.source.book_times(
+        window.stream.kind, window.symbol, window.start, window.end
+    ).tolist():
+        before = before or window.source.book(window.stream.kind, window.symbol, time - 1)
+        book = window.source.book(window.stream.kind, window.symbol, time)
         if before is not None and book is not None:
             yield before, book
         before = book
 
 
-def _depth(
-    source: Source, stream: Stream, symbol: str, digits: Decimals, start: int, end: int
-) -> Iterator[Message]:
-    for before, book in _books(source, stream, symbol, start, end):
-        bids, asks = levels(book, digits, stream.levels or len(book.bid_prices))
-        if stream.levels and stream.kind == "spot":
+def _depth(window: _Window) -> Iterator[Message]:
+    for before, book in _books(window):
+        bids, asks = levels(book, window.digits, window.stream.levels or len(book.bid_prices))
+        if window.stream.levels and window.stream.kind == "spot":
             yield book.time, {"lastUpdateId": book.update_id, "bids": bids, "asks": asks}
             continue
-        if not stream.levels:
-            old_bids, old_asks = levels(before, digits, len(before.bid_prices))
+        if not window.stream.levels:
+            old_bids, old_asks = levels(before, window.digits, len(before.bid_prices))
             bids, asks = _changes(old_bids, bids), _changes(old_asks, asks)
-        head = _head("depthUpdate", book.time, symbol)
+        head = _head("depthUpdate", book.time, window.symbol)
         ids = {"U": before.update_id + 1, "u": book.update_id}
-        if stream.kind == "um":
+        if window.stream.kind == "um":
             head |= {"T": book.time // 1000}
             ids |= {"pu": before.update_id}
         yield book.time, head | ids | {"b": bids, "a": asks}
@@ -195,8 +212,7 @@ def _depth(
 
 def _changes(old: list[list[str]], new: list[list[str]]) -> list[list[str]]:
     """Return the levels that differ; one that is gone has quantity zero."""
-    quantities = {price: quantity for price, quantity in old}
-    changed = [level for level in new if quantities.pop(level[0], None) != level[1]]
+    changed = [level for level in new if level not in old]
     kept = {price for price, _ in new}
     gone = [[price, f"{0:.{_digits(quantity)}f}"] for price, quantity in old if price not in kept]
     return changed + gone
@@ -206,39 +222,40 @@ def _digits(text: str) -> int:
     return len(text.partition(".")[2])
 
 
-def _book_tickers(
-    source: Source, stream: Stream, symbol: str, digits: Decimals, start: int, end: int
-) -> Iterator[Message]:
-    for before, book in _books(source, stream, symbol, start, end):
-        best = levels(book, digits, 1)
-        if best == levels(before, digits, 1):
+def _book_tickers(window: _Window) -> Iterator[Message]:
+    for before, book in _books(window):
+        best = levels(book, window.digits, 1)
+        if best == levels(before, window.digits, 1):
             continue
         (bid,), (ask,) = best
         values = {
             "u": book.update_id,
-            "s": symbol,
+            "s": window.symbol,
             "b": bid[0],
             "B": bid[1],
             "a": ask[0],
             "A": ask[1],
         }
-        if stream.kind == "um":
+        if window.stream.kind == "um":
             time = book.time // 1000
             values = {"e": "bookTicker"} | values | {"T": time, "E": time}
         yield book.time, values
 
 
-def _mark_prices(
-    source: Source, stream: Stream, symbol: str, digits: Decimals, start: int, end: int
-) -> Iterator[Message]:
-    for time in range(-(-start // stream.pace) * stream.pace, end, stream.pace):
-        mark, index = source.premium(symbol, time)
-        rates = last_rows(source, lambda first, last: source.funding(symbol, first, last), time, 1)[
-            "last_funding_rate"
-        ]
+def _mark_prices(window: _Window) -> Iterator[Message]:
+    for time in range(
+        -(-window.start // window.stream.pace) * window.stream.pace, window.end, window.stream.pace
+    ):
+        mark, index = window.source.premium(window.symbol, time)
+        rates = last_rows(
+            window.source,
+            lambda first, last: window.source.funding(window.symbol, first, last),
+            time,
+            1,
+        )["last_funding_rate"]
         yield (
             time,
-            _head("markPriceUpdate", time, symbol)
+            _head("markPriceUpdate", time, window.symbol)
             | {
                 "p": number(mark, 8),
                 "P": number(index, 8),
@@ -249,21 +266,19 @@ def _mark_prices(
         )
 
 
-def _forced_orders(
-    source: Source, stream: Stream, symbol: str, digits: Decimals, start: int, end: int
-) -> Iterator[Message]:
-    for row in records(source.liquidations(symbol, start, end)):
+def _forced_orders(window: _Window) -> Iterator[Message]:
+    for row in records(window.source.liquidations(window.symbol, window.start, window.end)):
         order = {
-            "s": symbol,
+            "s": window.symbol,
             "S": row["side"],
             "o": row["order_type"],
             "f": row["time_in_force"],
-            "q": number(row["original_quantity"], digits.quantity),
-            "p": number(row["price"], digits.price),
-            "ap": number(row["average_price"], digits.price),
+            "q": number(row["original_quantity"], window.digits.quantity),
+            "p": number(row["price"], window.digits.price),
+            "ap": number(row["average_price"], window.digits.price),
             "X": row["order_status"],
-            "l": number(row["last_fill_quantity"], digits.quantity),
-            "z": number(row["accumulated_fill_quantity"], digits.quantity),
+            "l": number(row["last_fill_quantity"], window.digits.quantity),
+            "z": number(row["accumulated_fill_quantity"], window.digits.quantity),
             "T": row["time"] // 1000,
         }
         yield row["time"], {"e": "forceOrder", "E": row["time"] // 1000, "o": order}

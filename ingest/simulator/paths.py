@@ -65,8 +65,9 @@ def autoregression(previous: float, shocks: Array, factor: float) -> Array:
     The closed form stays exact to double precision while ``factor ** -len(shocks)`` is finite,
     which holds for half-lives of two minutes and more.
     """
-    powers = factor ** np.arange(1, len(shocks) + 1)
-    return powers * (previous + np.cumsum(shocks / powers))
+    powers: Array = factor ** np.arange(1, len(shocks) + 1)
+    path: Array = powers * (previous + np.cumsum(shocks / powers))
+    return path
 
 
 def stationary(generator: np.random.Generator, previous: float, half_life: float) -> Array:
@@ -117,12 +118,12 @@ def symbol_day(
     """
     generator = np.random.default_rng([seed, day, crc32(instrument.symbol.encode())])
 
-    def last(values: Array | None) -> float:
-        return 0.0 if values is None else float(values[-1])
+    def last(name: str) -> float:
+        return 0.0 if previous is None else float(getattr(previous, name)[-1])
 
-    own = stationary(generator, last(previous and previous.own_volatility), 120.0)
+    own = stationary(generator, last("own_volatility"), 120.0)
     volatility = instrument.volatility * np.exp(common.log_volatility + 0.2 * own)
-    pressure = stationary(generator, last(previous and previous.pressure), PRESSURE_HALF_LIFE)
+    pressure = stationary(generator, last("pressure"), PRESSURE_HALF_LIFE)
     shocks = np.sqrt(COMMON_SHARE) * common.shocks + np.sqrt(1.0 - COMMON_SHARE) * _heavy_tailed(
         generator
     )
@@ -130,10 +131,10 @@ def symbol_day(
     orders = generator.poisson(ORDERS_PER_MINUTE * activity)
     trades = orders + generator.binomial(orders, SECOND_FILL)
     returns = np.where(orders > 0, volatility * (shocks + edge * DRIFT * pressure), 0.0)
-    first = np.log(instrument.first_price) if previous is None else last(previous.log_mid)
-    premium = stationary(generator, last(previous and previous.premium), 90.0)
+    first = np.log(instrument.first_price) if previous is None else last("log_mid")
+    premium = stationary(generator, last("premium"), 90.0)
     interest_before = (
-        np.log(instrument.open_interest) if previous is None else np.log(previous.open_interest[-1])
+        np.log(instrument.open_interest) if previous is None else np.log(last("open_interest"))
     )
     interest = interest_before + np.cumsum(generator.standard_normal(288) * 1.5e-3)
     funding = 1.0e-4 + 0.6e-4 * premium[[0, 480, 960]]

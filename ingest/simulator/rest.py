@@ -21,10 +21,9 @@ _BASES = {
 }
 _KLINE_LIMITS = {"spot": 1000, "um": 1500}
 _PERIODS = ("5m", "15m", "30m", "1h", "2h", "4h", "6h", "12h", "1d")
-Answer = Callable[[Exchange, str, "Query"], Any]
 
 
-class Refusal(Exception):
+class RefusedError(Exception):
     """A request that the exchange answers with an error code."""
 
     def __init__(self, code: int, message: str) -> None:
@@ -36,14 +35,14 @@ class Query:
     """The parameters of a request."""
 
     def __init__(self, exchange: Exchange, kind: str, values: Any) -> None:
-        self._exchange = exchange
-        self._kind = kind
+        self.exchange = exchange
+        self.kind = kind
         self._values = values
 
     def text(self, name: str) -> str:
         """Return a mandatory parameter."""
         if not self._values.get(name):
-            raise Refusal(-1102, f"Mandatory parameter '{name}' was not sent.")
+            raise RefusedError(-1102, f"Mandatory parameter '{name}' was not sent.")
         return str(self._values[name])
 
     def integer(self, name: str) -> int | None:
@@ -52,34 +51,34 @@ class Query:
         if value is None:
             return None
         if not value.lstrip("-").isdigit():
-            raise Refusal(-1100, f"Illegal characters found in parameter '{name}'.")
+            raise RefusedError(-1100, f"Illegal characters found in parameter '{name}'.")
         return int(value)
 
     def limit(self, default: int, largest: int) -> int:
         """Return the number of rows asked for."""
         value = self.integer("limit")
         if value is not None and value < 1:
-            raise Refusal(-1130, "Data sent for parameter 'limit' is not valid.")
+            raise RefusedError(-1130, "Data sent for parameter 'limit' is not valid.")
         return min(value or default, largest)
 
     def symbol(self) -> str:
         """Return a symbol that is listed."""
         name = self.text("symbol")
-        if name not in self._exchange.source.instruments(self._kind):
-            raise Refusal(-1121, "Invalid symbol.")
+        if name not in self.exchange.source.instruments(self.kind):
+            raise RefusedError(-1121, "Invalid symbol.")
         return name
 
     def interval(self, name: str = "interval") -> str:
         """Return a candle interval."""
         value = self.text(name)
         if value not in INTERVALS:
-            raise Refusal(-1120, "Invalid interval.")
+            raise RefusedError(-1120, "Invalid interval.")
         return value
 
     def window(self) -> tuple[int | None, int]:
         """Return start and end in microseconds; the end is inclusive in the request."""
         start, end = self.integer("startTime"), self.integer("endTime")
-        now = self._exchange.clock.now()
+        now = self.exchange.clock.now()
         return (
             None if start is None else start * 1000,
             now if end is None else min(now, (end + 1) * 1000),
@@ -88,13 +87,14 @@ class Query:
     def rows(self, fetch: Callable[[int, int], Columns], *, limit: int) -> list[dict[str, Any]]:
         """Return the first rows from ``startTime`` on, or the last ones before ``endTime``."""
         start, end = self.window()
-        source = self._exchange.source
+        source = self.exchange.source
         if start is None:
             return records(last_rows(source, fetch, end, limit))
         return records(first_rows(fetch, max(start, microseconds(source.start)), end, limit))
 
 
-def klines(exchange: Exchange, kind: str, query: Query) -> Any:
+def _klines(query: Query) -> Any:
+    exchange, kind = query.exchange, query.kind
     symbol, interval = query.symbol(), query.interval()
     limit = query.limit(500, _KLINE_LIMITS[kind])
     now = exchange.clock.now()
@@ -117,7 +117,8 @@ def klines(exchange: Exchange, kind: str, query: Query) -> Any:
     return [kline_row(row, digits) for row in rows]
 
 
-def aggregate_trades(exchange: Exchange, kind: str, query: Query) -> Any:
+def _aggregate_trades(query: Query) -> Any:
+    exchange, kind = query.exchange, query.kind
     symbol, limit = query.symbol(), query.limit(500, 1000)
     digits = decimals(kind, exchange.source.instruments(kind)[symbol])
 
@@ -126,7 +127,7 @@ def aggregate_trades(exchange: Exchange, kind: str, query: Query) -> Any:
 
     from_id = query.integer("fromId")
     if from_id is not None:
-        found = _from_id(exchange, kind, symbol, fetch, from_id, limit, aggregate=True)
+        found = _from_id(query, symbol, fetch, from_id, limit, aggregate=True)
     else:
         found = query.rows(fetch, limit=limit)
     best_match = {"M": True} if kind == "spot" else {}
@@ -145,7 +146,8 @@ def aggregate_trades(exchange: Exchange, kind: str, query: Query) -> Any:
     ]
 
 
-def trades(exchange: Exchange, kind: str, query: Query) -> Any:
+def _trades(query: Query) -> Any:
+    exchange, kind = query.exchange, query.kind
     symbol, limit = query.symbol(), query.limit(500, 1000)
     digits = decimals(kind, exchange.source.instruments(kind)[symbol])
 
@@ -154,7 +156,7 @@ def trades(exchange: Exchange, kind: str, query: Query) -> Any:
 
     from_id = query.integer("fromId")
     if from_id is not None:
-        found = _from_id(exchange, kind, symbol, fetch, from_id, limit, aggregate=False)
+        found = _from_id(query, symbol, fetch, from_id, limit, aggregate=False)
     else:
         found = records(last_rows(exchange.source, fetch, exchange.clock.now(), limit))
     best_match = {"isBestMatch": True} if kind == "spot" else {}
@@ -173,8 +175,7 @@ def trades(exchange: Exchange, kind: str, query: Query) -> Any:
 
 
 def _from_id(
-    exchange: Exchange,
-    kind: str,
+    query: Query,
     symbol: str,
     fetch: Callable[[int, int], Columns],
     from_id: int,
@@ -182,7 +183,8 @@ def _from_id(
     *,
     aggregate: bool,
 ) -> list[dict[str, Any]]:
-    start = exchange.source.time_of_trade(kind, symbol, from_id, aggregate=aggregate)
+    exchange = query.exchange
+    start = exchange.source.time_of_trade(query.kind, symbol, from_id, aggregate=aggregate)
     now = exchange.clock.now()
     if start >= now:
         return []
@@ -191,23 +193,24 @@ def _from_id(
     return [row for row in rows if row[name] >= from_id][:limit]
 
 
-def depth(exchange: Exchange, kind: str, query: Query) -> Any:
+def _depth(query: Query) -> Any:
+    exchange, kind = query.exchange, query.kind
     symbol, limit = query.symbol(), query.limit(100 if kind == "spot" else 500, 5000)
     now = exchange.clock.now()
     book = exchange.source.book(kind, symbol, now)
     if book is None:
-        raise Refusal(-1121, f"No book of {symbol} was recorded before this time.")
+        raise RefusedError(-1121, f"No book of {symbol} was recorded before this time.")
     digits = decimals(kind, exchange.source.instruments(kind)[symbol])
     bids, asks = levels(book, digits, limit)
     times = {"E": now // 1000, "T": book.time // 1000} if kind == "um" else {}
     return {"lastUpdateId": book.update_id} | times | {"bids": bids, "asks": asks}
 
 
-def book_ticker(exchange: Exchange, kind: str, query: Query) -> Any:
+def _book_ticker(query: Query) -> Any:
     symbol = query.symbol()
-    book = depth(exchange, kind, query)
+    book = _depth(query)
     (bid, bid_quantity), (ask, ask_quantity) = book["bids"][0], book["asks"][0]
-    time = {"time": book["T"]} if kind == "um" else {}
+    time = {"time": book["T"]} if query.kind == "um" else {}
     return {
         "symbol": symbol,
         "bidPrice": bid,
@@ -217,7 +220,8 @@ def book_ticker(exchange: Exchange, kind: str, query: Query) -> Any:
     } | time
 
 
-def funding_rate(exchange: Exchange, kind: str, query: Query) -> Any:
+def _funding_rate(query: Query) -> Any:
+    exchange = query.exchange
     symbol, limit = query.symbol(), query.limit(100, 1000)
     found = query.rows(lambda start, end: exchange.source.funding(symbol, start, end), limit=limit)
     return [
@@ -231,7 +235,8 @@ def funding_rate(exchange: Exchange, kind: str, query: Query) -> Any:
     ]
 
 
-def premium_index(exchange: Exchange, kind: str, query: Query) -> Any:
+def _premium_index(query: Query) -> Any:
+    exchange = query.exchange
     symbol = query.symbol()
     now = exchange.clock.now()
     mark, index = exchange.source.premium(symbol, now)
@@ -250,7 +255,8 @@ def premium_index(exchange: Exchange, kind: str, query: Query) -> Any:
     }
 
 
-def open_interest(exchange: Exchange, kind: str, query: Query) -> Any:
+def _open_interest(query: Query) -> Any:
+    exchange, kind = query.exchange, query.kind
     symbol = query.symbol()
     now = exchange.clock.now()
     columns = last_rows(
@@ -262,7 +268,7 @@ def open_interest(exchange: Exchange, kind: str, query: Query) -> Any:
     digits = exchange.source.instruments(kind)[symbol].quantity_decimals
     values = columns["sum_open_interest"]
     if not len(values):
-        raise Refusal(-1121, f"No open interest of {symbol} was recorded before this time.")
+        raise RefusedError(-1121, f"No open interest of {symbol} was recorded before this time.")
     return {
         "openInterest": number(float(values[-1]), digits),
         "symbol": symbol,
@@ -270,11 +276,12 @@ def open_interest(exchange: Exchange, kind: str, query: Query) -> Any:
     }
 
 
-def open_interest_history(exchange: Exchange, kind: str, query: Query) -> Any:
+def _open_interest_history(query: Query) -> Any:
+    exchange = query.exchange
     symbol, limit = query.symbol(), query.limit(30, 500)
     period = query.interval("period")
     if period not in _PERIODS:
-        raise Refusal(-1130, "Data sent for parameter 'period' is not valid.")
+        raise RefusedError(-1130, "Data sent for parameter 'period' is not valid.")
     width = INTERVALS[period]
 
     def fetch(start: int, end: int) -> Columns:
@@ -293,35 +300,37 @@ def open_interest_history(exchange: Exchange, kind: str, query: Query) -> Any:
     ]
 
 
-def server_time(exchange: Exchange, kind: str, query: Query) -> Any:
-    return {"serverTime": exchange.clock.now() // 1000}
+def _server_time(query: Query) -> Any:
+    return {"serverTime": query.exchange.clock.now() // 1000}
 
 
-def ping(exchange: Exchange, kind: str, query: Query) -> Any:
+def _ping(_query: Query) -> Any:
     return {}
 
 
-def information(exchange: Exchange, kind: str, query: Query) -> Any:
+def _information(query: Query) -> Any:
+    exchange, kind = query.exchange, query.kind
     return exchange_information(
         kind, exchange.source.instruments(kind), exchange.clock.now() // 1000
     )
 
 
+Answer = Callable[[Query], Any]
 _ANSWERS: dict[str, Answer] = {
-    "ping": ping,
-    "time": server_time,
-    "exchangeInfo": information,
-    "klines": klines,
-    "aggTrades": aggregate_trades,
-    "trades": trades,
-    "historicalTrades": trades,
-    "depth": depth,
-    "ticker/bookTicker": book_ticker,
+    "ping": _ping,
+    "time": _server_time,
+    "exchangeInfo": _information,
+    "klines": _klines,
+    "aggTrades": _aggregate_trades,
+    "trades": _trades,
+    "historicalTrades": _trades,
+    "depth": _depth,
+    "ticker/bookTicker": _book_ticker,
 }
 _FUTURES_ANSWERS: dict[str, Answer] = {
-    "fundingRate": funding_rate,
-    "premiumIndex": premium_index,
-    "openInterest": open_interest,
+    "fundingRate": _funding_rate,
+    "premiumIndex": _premium_index,
+    "openInterest": _open_interest,
 }
 
 
@@ -329,8 +338,8 @@ def _handler(kind: str, answer: Answer) -> Callable[[web.Request], Awaitable[web
     async def handle(request: web.Request) -> web.Response:
         exchange = request.app[EXCHANGE]
         try:
-            return web.json_response(answer(exchange, kind, Query(exchange, kind, request.query)))
-        except Refusal as refusal:
+            return web.json_response(answer(Query(exchange, kind, request.query)))
+        except RefusedError as refusal:
             return web.json_response({"code": refusal.code, "msg": str(refusal)}, status=400)
 
     return handle
@@ -349,5 +358,5 @@ def routes() -> list[web.RouteDef]:
         served += [
             web.get(f"{base}/{name}", _handler(kind, answer)) for name, answer in answers.items()
         ]
-    history = _handler("um", open_interest_history)
+    history = _handler("um", _open_interest_history)
     return [*served, web.get("/futures/data/openInterestHist", history)]

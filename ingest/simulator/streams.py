@@ -86,7 +86,8 @@ class _Connection:
             for name, payload in self._due(cursor, end):
                 await self._send_one(name, payload)
             cursor = end
-            is_behind = clock.follows_readers and self.streams or clock.now() - end > _CATCH_UP
+            is_pulled = clock.follows_readers and bool(self.streams)
+            is_behind = is_pulled or clock.now() > end + _CATCH_UP
             await asyncio.sleep(0.0 if is_behind else _PAUSE)
 
     def _due(self, start: int, end: int) -> list[tuple[str, dict[str, Any]]]:
