@@ -227,7 +227,7 @@ def _describe(
                 f"the query of {name} has no labelled row with {split} = '{part}': "
                 "ingest more history, or change the dataset's shares"
             )
-    if dict((part, classes) for part, _, classes, *_ in parts)["train"] < 2:
+    if {part: classes for part, _, classes, *_ in parts}["train"] < 2:
         raise TrainingError(
             f"label {label} of {name} has one class in the {found['train']:,} training rows; "
             "two are needed to learn from"
@@ -356,6 +356,9 @@ def _register(
         dict(row),
     )
     key = [row["model_name"], row["model_version"]]
+    known = "select 1 from registry.training_info where model_name = ? and model_version = ?"
+    if connection.execute(known, key).fetchall():
+        return
     connection.executemany(
         "insert into registry.training_info values (?, ?, 0, ?, ?, ?, ?, ?)",
         [

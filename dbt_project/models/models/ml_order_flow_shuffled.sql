@@ -1,0 +1,71 @@
+{# The baseline without a signal: the model of ml_order_flow, learned from labels dealt out anew within each part. #}
+
+{{ config(
+    materialized='ml_model',
+    model_type='BOOSTED_TREE_CLASSIFIER',
+    input_label_cols=['is_up_5'],
+    data_split_method='CUSTOM',
+    data_split_col='split',
+    label_end_column='label_end_at',
+    stage='baseline',
+    max_iterations=200,
+    learn_rate=0.05,
+    max_tree_depth=4,
+    min_tree_child_weight=50,
+    subsample=0.8,
+    colsample_bytree=0.7,
+    l2_reg=10,
+    min_rel_progress=0,
+) }}
+
+with
+
+dataset as (
+
+    select *
+    from {{ ref('ds_order_flow') }}
+
+    where split in ('train', 'validation')
+
+),
+
+numbered as (
+
+    select
+        *,
+        row_number() over (
+            partition by split order by exchange, market, symbol, interval_minutes, opened_at
+        ) as row_in_part
+
+    from dataset
+
+),
+
+dealt as (
+
+    select
+        split,
+        is_up_5,
+        row_number() over (partition by split order by {{ text_hash('cast(row_in_part as ' ~ dbt.type_string() ~ ')') }}, row_in_part) as row_in_part
+
+    from numbered
+
+),
+
+shuffled as (
+
+    select
+        numbered.{{ all_except([
+            'exchange', 'market', 'symbol', 'interval_minutes', 'opened_at', 'closed_at', 'available_at', 'return_5', 'fold',
+            'is_up_5', 'row_in_part',
+        ]) }},
+        dealt.is_up_5
+
+    from numbered
+    inner join dealt
+        on numbered.split = dealt.split
+        and numbered.row_in_part = dealt.row_in_part
+
+)
+
+select * from shuffled

@@ -1,0 +1,51 @@
+{# The threshold of each model version: the best net of costs on the validation part, none where none paid. #}
+
+{{ config(materialized='incremental', unique_key=['model_name', 'model_version']) }}
+
+{% set minimum_signals = 50 %}
+
+with
+
+candidates as (
+
+    select
+        model_name,
+        model_version,
+        threshold,
+        signal_count,
+        net_bps,
+        signal_count >= {{ minimum_signals }} and net_bps > 0 as is_eligible
+
+    from {{ ref('sig_threshold_candidates') }}
+
+),
+
+ranked as (
+
+    select
+        *,
+        row_number() over (
+            partition by model_name, model_version
+            order by case when is_eligible then 0 else 1 end, net_bps desc, threshold
+        ) as place
+
+    from candidates
+
+),
+
+final as (
+
+    select
+        model_name,
+        model_version,
+        case when is_eligible then threshold end as threshold,
+        case when is_eligible then signal_count else 0 end as signal_count,
+        case when is_eligible then net_bps else 0 end as net_bps
+
+    from ranked
+
+    where place = 1
+
+)
+
+select * from final

@@ -1,0 +1,149 @@
+{# How well the probabilities tell up from down on the test part, and how sure that is when labels overlap and symbols move together. #}
+
+{% set series = 'exchange, market, symbol, interval_minutes' %}
+
+with
+
+labels as (
+
+    select
+        {{ series }},
+        opened_at,
+        is_up_5 as is_true
+
+    from {{ ref('ds_order_flow') }}
+
+    where
+        split = 'test'
+        and closed_at >= {{ ml_validation_end_at(ref('ml_order_flow'), ref('ds_order_flow')) }}
+
+),
+
+judged as (
+
+    {% for strategy, name in [('model', 'order_flow'), ('shuffled_labels', 'order_flow_shuffled')] -%}
+        select
+            '{{ strategy }}' as strategy,
+            labels.opened_at,
+            labels.is_true,
+            predictions.probability
+
+        from labels
+        inner join {{ ref('pred_' ~ name) }} as predictions
+            on labels.exchange = predictions.exchange
+            and labels.market = predictions.market
+            and labels.symbol = predictions.symbol
+            and labels.interval_minutes = predictions.interval_minutes
+            and labels.opened_at = predictions.opened_at
+
+        where predictions.model_version = {{ ml_model_version(ref('ml_' ~ name), ref('ds_order_flow')) }}
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
+),
+
+metrics as (
+
+    {{ classification_metrics('select * from judged', ['strategy']) }}
+
+),
+
+sizes as (
+
+    select
+        strategy,
+        count(*) as row_count,
+        sum(case when is_true then 1 else 0 end) as positive_count,
+        avg(case when is_true then 1e0 else 0e0 end) as positive_share
+
+    from judged
+
+    group by strategy
+
+),
+
+{# Kish's design effect: by how much the labels of one time vary together more than independent ones would. #}
+moments as (
+
+    select
+        judged.strategy,
+        judged.opened_at,
+        count(*) as row_count,
+        sum(case when judged.is_true then 1 else 0 end - sizes.positive_share) as deviation
+
+    from judged
+    inner join sizes on judged.strategy = sizes.strategy
+
+    group by judged.strategy, judged.opened_at
+
+),
+
+design as (
+
+    select
+        moments.strategy,
+        greatest(
+            1, coalesce({{ safe_divide(
+                'sum(power(moments.deviation, 2))',
+                'max(sizes.row_count * sizes.positive_share * (1 - sizes.positive_share))'
+            ) }}, 1)
+        ) as design_effect
+
+    from moments
+    inner join sizes on moments.strategy = sizes.strategy
+
+    group by moments.strategy
+
+),
+
+effective as (
+
+    select
+        sizes.*,
+        metrics.accuracy,
+        metrics.log_loss,
+        metrics.roc_auc,
+        design.design_effect,
+        sizes.row_count / ({{ var('holding_bars') }} * design.design_effect) as effective_rows
+
+    from sizes
+    inner join metrics on sizes.strategy = metrics.strategy
+    inner join design on sizes.strategy = design.strategy
+
+),
+
+{# Hanley and McNeil (1982), on the effective number of rows. #}
+errors as (
+
+    select
+        *,
+        sqrt({{ safe_divide(
+            'roc_auc * (1 - roc_auc)'
+            ~ ' + (effective_rows * positive_share - 1) * (roc_auc / (2 - roc_auc) - power(roc_auc, 2))'
+            ~ ' + (effective_rows * (1 - positive_share) - 1)'
+            ~ ' * (2 * power(roc_auc, 2) / (1 + roc_auc) - power(roc_auc, 2))',
+            'power(effective_rows, 2) * positive_share * (1 - positive_share)'
+        ) }}) as roc_auc_error
+
+    from effective
+
+),
+
+final as (
+
+    select
+        strategy,
+        row_count,
+        positive_count,
+        accuracy,
+        log_loss,
+        roc_auc,
+        design_effect,
+        effective_rows,
+        roc_auc_error,
+        roc_auc - 196e-2 * roc_auc_error as roc_auc_lower_bound
+
+    from errors
+
+)
+
+select * from final
