@@ -35,7 +35,11 @@ _TABLES = {
 }
 _TIMES = ("open_time", "close_time", "time", "transact_time", "calc_time")
 _QUOTES = ("quote_volume", "taker_buy_quote_volume", "quote_qty")
-_PRICES = ("open", "high", "low", "close", "price", "average_price")
+_PRICES = ("open", "high", "low", "close", "price")
+# Written without padding: liquidationSnapshot's numbers, whose averages need more digits.
+_SHORTEST = (
+    *("original_quantity", "average_price", "last_fill_quantity", "accumulated_fill_quantity"),
+)
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,7 @@ def rows(source: Source, archive: Archive) -> Columns:
 def _column(name: str, values: pa.Array, digits: Decimals, *, divisor: int, kind: str) -> pa.Array:
     if name in _TIMES:
         return pc.divide(values, divisor)
-    if pa.types.is_floating(values.type):
+    if pa.types.is_floating(values.type) and name not in _SHORTEST:
         scale = digits.quantity
         if name in _PRICES:
             scale = digits.price

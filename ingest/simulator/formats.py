@@ -32,6 +32,16 @@ def number(value: float, digits: int) -> str | None:
     return None if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def whole(value: float) -> int | None:
+    """Write a count; one that was not recorded (NaN) is null."""
+    return None if math.isnan(value) else int(value)
+
+
+def shortest(value: float) -> str | None:
+    """Write a number without needless zeros; one that was not recorded (NaN) is null."""
+    return None if math.isnan(value) else f"{value:.8f}".rstrip("0").rstrip(".")
+
+
 def records(columns: Columns) -> list[dict[str, Any]]:
     """Return rows as dictionaries of Python values."""
     names = list(columns)
@@ -64,7 +74,7 @@ def kline_row(row: dict[str, Any], digits: Decimals) -> list[Any]:
         number(row["volume"], digits.quantity),
         row["close_time"] // 1000,
         number(row["quote_volume"], digits.quote),
-        None if math.isnan(row["count"]) else int(row["count"]),
+        whole(row["count"]),
         number(row["taker_buy_volume"], digits.quantity),
         number(row["taker_buy_quote_volume"], digits.quote),
         "0",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingest.simulator.exchange import last_rows
-from ingest.simulator.formats import Decimals, decimals, levels, number, records
+from ingest.simulator.formats import Decimals, decimals, levels, number, records, shortest, whole
 from ingest.simulator.source import HOUR, INTERVALS, SECOND, Book, Source
 
 Message = tuple[int, dict[str, Any]]
@@ -171,7 +171,7 @@ def _candle(
         "h": number(row["high"], digits.price),
         "l": number(row["low"], digits.price),
         "v": number(row["volume"], digits.quantity),
-        "n": row["count"],
+        "n": whole(row["count"]),
         "x": is_closed,
         "q": number(row["quote_volume"], digits.quote),
         "V": number(row["taker_buy_volume"], digits.quantity),
@@ -273,12 +273,12 @@ def _forced_orders(window: _Window) -> Iterator[Message]:
             "S": row["side"],
             "o": row["order_type"],
             "f": row["time_in_force"],
-            "q": number(row["original_quantity"], window.digits.quantity),
-            "p": number(row["price"], window.digits.price),
-            "ap": number(row["average_price"], window.digits.price),
+            "q": shortest(row["original_quantity"]),
+            "p": shortest(row["price"]),
+            "ap": shortest(row["average_price"]),
             "X": row["order_status"],
-            "l": number(row["last_fill_quantity"], window.digits.quantity),
-            "z": number(row["accumulated_fill_quantity"], window.digits.quantity),
+            "l": shortest(row["last_fill_quantity"]),
+            "z": shortest(row["accumulated_fill_quantity"]),
             "T": row["time"] // 1000,
         }
         yield row["time"], {"e": "forceOrder", "E": row["time"] // 1000, "o": order}

@@ -78,7 +78,8 @@ def stationary(generator: np.random.Generator, previous: float, half_life: float
 
 
 def _heavy_tailed(generator: np.random.Generator) -> Array:
-    return generator.standard_t(5.0, MINUTES) * np.sqrt(3.0 / 5.0)
+    shocks: Array = generator.standard_t(5.0, MINUTES) * np.sqrt(3.0 / 5.0)
+    return shocks
 
 
 def common_day(seed: int, day: int, previous: CommonDay | None) -> CommonDay:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -127,3 +128,27 @@ def simulator(
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def run(
+    source: Source,
+    *,
+    speed: float,
+    now: datetime | None,
+    port: int,
+    announce: Callable[[Simulator], None],
+) -> None:
+    """Serve a market until the process is interrupted or terminated.
+
+    ``announce`` is called once the port is open; the other arguments are those of ``simulator``.
+    """
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with serving(source, speed=speed, now=now, port=port) as running:
+            announce(running)
+            await stop.wait()
+
+    asyncio.run(serve())

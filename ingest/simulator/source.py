@@ -107,7 +107,7 @@ class Source(Protocol):
         """Return create_time, sum_open_interest and sum_open_interest_value."""
         ...
 
-    def premium(self, symbol: str, time: int) -> tuple[float, float]:
+    def premium(self, symbol: str, time: int, /) -> tuple[float, float]:
         """Return mark and index price at an instant."""
         ...
 
