@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -99,8 +99,10 @@ class Lineage:
         return max(model.lookback_bars for model in self.models)
 
 
-def compiled_manifest(database: Path, *, project: Path = PROJECT) -> dict[str, Any]:
-    """Compile the dbt project as a full refresh and return the manifest.
+def compiled_manifest(
+    database: Path, models: Sequence[str], *, project: Path = PROJECT
+) -> dict[str, Any]:
+    """Compile what machine-learning models select from, as a full refresh.
 
     Dbt connects to an empty file of the same name in a directory of its own: the compiled SQL
     names the warehouse's catalogue, and the warehouse is neither opened nor held.
@@ -109,13 +111,15 @@ def compiled_manifest(database: Path, *, project: Path = PROJECT) -> dict[str, A
     ----------
     database : Path
         The warehouse file; only its name matters here.
+    models : sequence of str
+        Names of the machine-learning models; their ancestors are compiled, not they themselves.
     project : Path
         The dbt project; `profiles.yml` lies in the directory above it.
 
     Returns
     -------
     dict
-        The content of `manifest.json`, every selected model with its ``compiled_code``.
+        The content of `manifest.json`, each of the ancestors with its ``compiled_code``.
 
     Raises
     ------
@@ -125,7 +129,8 @@ def compiled_manifest(database: Path, *, project: Path = PROJECT) -> dict[str, A
     with TemporaryDirectory(prefix="tapehouse-compile-") as directory:
         target = Path(directory)
         command = [
-            *(sys.executable, "-m", "dbt.cli.main", "--quiet", "compile", "--full-refresh"),
+            *(str(Path(sys.executable).with_name("dbt")), "--quiet", "compile", "--full-refresh"),
+            *("--select", *(f"+{model}" for model in models), "--exclude", *models),
             *("--target", "duckdb", "--no-introspect", "--no-populate-cache", "--no-partial-parse"),
             *("--project-dir", str(project), "--profiles-dir", str(project.parent)),
             *("--target-path", str(target), "--log-path", str(target)),

@@ -85,7 +85,7 @@ def score(database: Path, *, now: datetime, timeout_s: float = 600.0) -> list[Sc
             _require(connection, database, _predictions(model), _signals(model))
     if not models:
         raise NotReadyError(f"{database} has no active model: {BUILD_FIRST}")
-    manifest = compiled_manifest(database)
+    manifest = compiled_manifest(database, [model.name for model in models])
     return [
         _score_model(
             database,
@@ -157,10 +157,10 @@ def _unscored(
         bars as (
             select
                 exchange, market, symbol, bar_minutes as interval_minutes,
-                time_bucket(to_minutes(bar_minutes), opened_at) as opened_at,
+                time_bucket(to_minutes(bar_minutes), klines.opened_at) as opened_at
             from {klines} as klines inner join series using (exchange, market)
-            where is_closed and opened_at >= $since and klines.interval_minutes <= bar_minutes
-            group by all, klines.interval_minutes
+            where is_closed and klines.opened_at >= $since
+            group by exchange, market, symbol, bar_minutes, klines.interval_minutes, 5
             having count(*) * klines.interval_minutes = bar_minutes
         ),
         predictions as (
@@ -184,10 +184,10 @@ def _unscored(
 def _scored_keys(
     connection: duckdb.DuckDBPyConnection, model: registry.Model, *, start: datetime, end: datetime
 ) -> pa.Table:
-    return connection.execute(
+    return connection.sql(
         f"select {KEY} from {_predictions(model)} "
         "where model_version = $version and opened_at >= $start and opened_at < $end",
-        {"version": model.version, "start": start, "end": end},
+        params={"version": model.version, "start": start, "end": end},
     ).to_arrow_table()
 
 
@@ -201,11 +201,11 @@ def _unscored_rows(
 ) -> pa.Table:
     memory.register("scored", scored)
     features = ", ".join(f'cast("{name}" as float) as "{name}"' for name in model.features)
-    return memory.execute(
+    return memory.sql(
         f"select {KEY}, closed_at, available_at, {features} "
         f"from {chain.models[-1].relation} anti join scored using ({KEY}) "
         "where opened_at >= $start and closed_at >= $train_end_at",
-        {"start": start, "train_end_at": model.train_end_at},
+        params={"start": start, "train_end_at": model.train_end_at},
     ).to_arrow_table()
 
 
@@ -243,11 +243,12 @@ def _insert(
 def _report(
     connection: duckdb.DuckDBPyConnection, model: registry.Model, *, skipped: int, now: datetime
 ) -> Scored:
+    counts = ", ".join(f"count(*) filter (where signal = {signal})" for signal in (1, -1, 0))
     ((bars, first, last, up, down, flat),) = connection.execute(
         f"""
         select
             count(*), min(opened_at), max(opened_at),
-            count_if(signal = 1), count_if(signal = -1), count_if(signal = 0)
+            {counts}
         from {_predictions(model)}
         inner join {_signals(model)} using (model_version, {KEY})
         where model_version = $version and predicted_at = $now

@@ -40,10 +40,10 @@ def raw_rows(
     """
     interval = {"start": start.replace(tzinfo=UTC), "end": end.replace(tzinfo=UTC)}
     return {
-        source.relation: warehouse.execute(
+        source.relation: warehouse.sql(
             f"select * from {source.relation} "
             f"where {source.event_time} >= $start and {source.event_time} < $end",
-            interval,
+            params=interval,
         ).to_arrow_table()
         for source in lineage.sources
     }
