@@ -36,10 +36,6 @@ _TABLES = {
 _TIMES = ("open_time", "close_time", "time", "transact_time", "calc_time")
 _QUOTES = ("quote_volume", "taker_buy_quote_volume", "quote_qty")
 _PRICES = ("open", "high", "low", "close", "price")
-# Written without padding: liquidationSnapshot's numbers, whose averages need more digits.
-_SHORTEST = (
-    *("original_quantity", "average_price", "last_fill_quantity", "accumulated_fill_quantity"),
-)
 
 
 @dataclass(frozen=True)
@@ -108,10 +104,15 @@ def rows(source: Source, archive: Archive) -> Columns:
     return columns
 
 
-def _column(name: str, values: pa.Array, digits: Decimals, *, divisor: int, kind: str) -> pa.Array:
+def _column(
+    archive: Archive, name: str, values: pa.Array, digits: Decimals, *, divisor: int
+) -> pa.Array:
     if name in _TIMES:
         return pc.divide(values, divisor)
-    if pa.types.is_floating(values.type) and name not in _SHORTEST:
+    if pa.types.is_floating(values.type):
+        known = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+        if archive.table == "liquidationSnapshot":
+            return known
         scale = digits.quantity
         if name in _PRICES:
             scale = digits.price
@@ -121,9 +122,8 @@ def _column(name: str, values: pa.Array, digits: Decimals, *, divisor: int, kind
             scale = 8
         elif name == "count":
             scale = 0
-        known = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
         return pc.round(known, scale).cast(pa.decimal128(30, scale))
-    if pa.types.is_boolean(values.type) and kind == "spot":
+    if pa.types.is_boolean(values.type) and archive.kind == "spot":
         return pc.if_else(values, "True", "False")
     return values
 
@@ -134,7 +134,7 @@ def csv_text(archive: Archive, columns: Columns, digits: Decimals) -> bytes:
     divisor = 1 if is_fine else 1000
     table = pa.table(
         {
-            name: _column(name, pa.array(values), digits, divisor=divisor, kind=archive.kind)
+            name: _column(archive, name, pa.array(values), digits, divisor=divisor)
             for name, values in columns.items()
         }
     )

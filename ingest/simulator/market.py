@@ -92,8 +92,11 @@ class Market:
         self._common: list[paths.CommonDay] = []
         self._paths: dict[str, list[paths.SymbolDay]] = {symbol: [] for symbol in symbols}
         self._growing = RLock()
-        self._orders = lru_cache(maxsize=256)(self._generate_orders)
+        self._orders = lru_cache(maxsize=64)(self._generate_orders)
         self._minutes = lru_cache(maxsize=256)(self._generate_minutes)
+        self._aggregate_days = lru_cache(maxsize=32)(self._aggregate_day)
+        self._trade_days = lru_cache(maxsize=32)(self._trade_day)
+        self._liquidation_days = lru_cache(maxsize=32)(self._liquidation_day)
 
     def instruments(self, kind: str) -> Mapping[str, Instrument]:
         """Return the symbols of a market by name."""
@@ -156,11 +159,11 @@ class Market:
 
     def aggregate_trades(self, kind: str, symbol: str, start: int, end: int) -> Columns:
         """Return aggregate trades, one for each taker order."""
-        return self._daily(self._aggregate_day, "transact_time", kind, symbol, start, end)
+        return self._daily(self._aggregate_days, "transact_time", kind, symbol, start, end)
 
     def trades(self, kind: str, symbol: str, start: int, end: int) -> Columns:
         """Return single trades, one or two for each taker order."""
-        return self._daily(self._trade_day, "time", kind, symbol, start, end)
+        return self._daily(self._trade_days, "time", kind, symbol, start, end)
 
     def klines(
         self, kind: str, symbol: str, interval: str, start: int, end: int, *, now: int
@@ -188,9 +191,9 @@ class Market:
         ) < self.end + timedelta(days=1):
             day += 1
         columns = (
-            self._aggregate_day(kind, symbol, day)
+            self._aggregate_days(kind, symbol, day)
             if aggregate
-            else self._trade_day(kind, symbol, day)
+            else self._trade_days(kind, symbol, day)
         )
         ids = columns["agg_trade_id" if aggregate else "id"]
         times = columns["transact_time" if aggregate else "time"]
@@ -234,7 +237,7 @@ class Market:
 
     def liquidations(self, symbol: str, start: int, end: int) -> Columns:
         """Return the forced orders of the minute after a strong move: a fall sells longs."""
-        return self._daily(self._liquidation_day, "time", "um", symbol, start, end)
+        return self._daily(self._liquidation_days, "time", "um", symbol, start, end)
 
     def _generator(self, kind: str, symbol: str, day: int, part: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, day, crc32(f"{kind} {symbol}".encode()), part])

@@ -208,10 +208,10 @@ class Replay:
         mine = found.pop("symbol") == symbol
         return {name: values[mine] for name, values in found.items()}
 
-    def _files(self, kind: str, table: str, symbol: str, interval: str = "") -> list[Path]:
+    def _files(self, kind: str, table: str, symbol: str, interval: str = "") -> list[_Recording]:
         wanted = (kind, table, symbol, interval)
         return [
-            recording.path
+            recording
             for recording in self._recordings
             if (recording.kind, recording.table, recording.symbol, recording.interval) == wanted
         ]
@@ -223,8 +223,7 @@ class Replay:
             if not name.startswith(("bids_", "asks_"))
         }
         parts = [
-            _read(path, names, _KEYS[table][0])
-            for path in self._files(kind, table, symbol, interval)
+            _read(recording, names) for recording in self._files(kind, table, symbol, interval)
         ]
         columns = {
             name: np.concatenate([part[name] for part in parts]) if parts else np.empty(0, np.int64)
@@ -234,7 +233,7 @@ class Replay:
         return {name: values[order] for name, values in columns.items()}
 
     def _load_ladders(self, kind: str, symbol: str) -> list[_Ladders]:
-        tables = [_open(path) for path in self._files(kind, "depth_book", symbol)]
+        tables = [_open(found.path) for found in self._files(kind, "depth_book", symbol)]
         table = pa.concat_tables(
             [part.select(list(_LAYOUTS["depth_book"].values())) for part in tables]
         ).sort_by("exch_ts_ms")
@@ -290,9 +289,10 @@ def _open(path: Path, columns: list[str] | None = None) -> pa.Table:
     return table.select([name for name in columns if name in table.column_names])
 
 
-def _read(path: Path, names: dict[str, str], time: str) -> Columns:
+def _read(recording: _Recording, names: dict[str, str]) -> Columns:
     """Read the named columns, times in microseconds, unrecorded values as NaN."""
-    table = _open(path, list(names.values()))
+    time = _KEYS[recording.table][0]
+    table = _open(recording.path, list(names.values()))
     columns = {}
     for name, stored in names.items():
         if stored not in table.column_names:
@@ -308,11 +308,9 @@ def _read(path: Path, names: dict[str, str], time: str) -> Columns:
             columns[name] = column.to_numpy().astype(np.int64)
         else:
             columns[name] = column.cast(pa.float64()).to_numpy()
-    unit = _unit(columns[time], path)
-    columns[time] = columns[time] * unit
-    if "open_time" in columns:
-        interval = INTERVALS[_NAME.fullmatch(path.name)["suffix"]]  # type: ignore[index]
-        columns["close_time"] = columns["open_time"] + interval - 1
+    columns[time] = columns[time] * _unit(columns[time], recording.path)
+    if recording.table == "klines":
+        columns["close_time"] = columns["open_time"] + INTERVALS[recording.interval] - 1
     return columns
 
 
