@@ -124,7 +124,7 @@ final as (
         model_name,
         model_version,
         threshold,
-        sum(abs(signal)) as signal_count,
+        cast(sum(abs(signal)) as {{ dbt.type_bigint() }}) as signal_count,
         sum(1e4 * position * coalesce(bar_return, 0)) as gross_bps,
         sum({{ cost_bps() }} * turnover) as cost_bps,
         sum(1e4 * position * coalesce(bar_return, 0) - {{ cost_bps() }} * turnover) as net_bps

@@ -18,7 +18,7 @@ positions as (
         min(opened_at) as tested_from,
         max(closed_at) as tested_to,
         count(*) as bar_count,
-        sum(abs(signal)) as trade_count,
+        cast(sum(abs(signal)) as {{ dbt.type_bigint() }}) as trade_count,
         sum(turnover) as turnover
 
     from {{ ref('trd_positions') }}
