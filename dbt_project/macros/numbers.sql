@@ -24,5 +24,23 @@
 {% macro bigquery__safe_divide(dividend, divisor) %}safe_divide({{ dividend }}, {{ divisor }}){% endmacro %}
 
 
-{# A sum over a group, NULL where one of the summands is. #}
-{% macro complete_sum(column) %}case when count({{ column }}) = count(*) then sum({{ column }}) end{% endmacro %}
+{# A sum of exchange amounts (at most 9 decimals) over a group: exact, so the same in whatever order rows arrive; NULL where a summand is. #}
+{% macro exact_sum(column) %}{{ return(adapter.dispatch('exact_sum', 'tapehouse')(column)) }}{% endmacro %}
+
+{% macro default__exact_sum(column) -%}
+    case when count({{ column }}) = count(*) then cast(sum(cast({{ column }} as decimal(38, 9))) as double) end
+{%- endmacro %}
+
+{% macro bigquery__exact_sum(column) -%}
+    case when count({{ column }}) = count(*) then cast(sum(cast({{ column }} as numeric)) as float64) end
+{%- endmacro %}
+
+
+{# A sum over a group in a stated order, so that rounding is the same in every run; BigQuery has no such order. #}
+{% macro ordered_sum(column, order) %}
+    {{- return(adapter.dispatch('ordered_sum', 'tapehouse')(column, order)) -}}
+{% endmacro %}
+
+{% macro default__ordered_sum(column, order) %}sum({{ column }} order by {{ order }}){% endmacro %}
+
+{% macro bigquery__ordered_sum(column, order) %}sum({{ column }}){% endmacro %}

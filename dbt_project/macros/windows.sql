@@ -41,3 +41,12 @@
 {% macro if_full(bars, expression) -%}
     case when bars_in_run >= {{ bars }} then {{ expression }} end
 {%- endmacro %}
+
+
+{# The mean of an expression over the window `last_<bars>`, NULL where one is NULL or the run of reported bars is shorter than `run`. #}
+{% macro mean_over(bars, expression, run) -%}
+    case
+        when bars_in_run >= {{ run }} and count({{ expression }}) over last_{{ bars }} = {{ bars }}
+            then avg({{ expression }}) over last_{{ bars }}
+    end
+{%- endmacro %}

@@ -1,6 +1,5 @@
-{# Bars on a complete grid: the exchange's own kline, else rolled up from complete 1-minute klines; gaps are rows without values. #}
+{# Bars on a complete grid from a series' first to its last bar; a gap is a row without values. #}
 
-{% set rolled_up_minutes = var('interval_minutes') | reject('equalto', 1) | list %}
 {% set values = [
     'open_price', 'high_price', 'low_price', 'close_price', 'volume', 'quote_volume',
     'trade_count', 'taker_buy_volume', 'taker_buy_quote_volume',
@@ -17,94 +16,12 @@ klines as (
         interval_minutes,
         opened_at,
         available_at,
-        open_price,
-        high_price,
-        low_price,
-        close_price,
-        volume,
-        quote_volume,
-        trade_count,
-        taker_buy_volume,
-        taker_buy_quote_volume
+        {{ values | join(',\n        ') }}
 
-    from {{ ref('stg_klines') }}
-
-    where is_closed and interval_minutes in ({{ var('interval_minutes') | join(', ') }})
+    from {{ ref('int_klines') }}
 
 ),
 
-longer_intervals as (
-
-    {{ rows_of(rolled_up_minutes, 'longer_minutes') }}
-
-),
-
-minutes_in_bars as (
-
-    select
-        klines.*,
-        longer_intervals.longer_minutes,
-        {{ bar_opened_at('klines.opened_at', 'longer_intervals.longer_minutes') }} as bar_opened_at
-
-    from klines
-    cross join longer_intervals
-
-    where klines.interval_minutes = 1
-
-),
-
-rolled_up as (
-
-    select
-        exchange,
-        market,
-        symbol,
-        longer_minutes as interval_minutes,
-        bar_opened_at as opened_at,
-        max(available_at) as available_at,
-        min_by(open_price, opened_at) as open_price,
-        max(high_price) as high_price,
-        min(low_price) as low_price,
-        max_by(close_price, opened_at) as close_price,
-        sum(volume) as volume,
-        {{ complete_sum('quote_volume') }} as quote_volume,
-        cast({{ complete_sum('trade_count') }} as bigint) as trade_count,
-        {{ complete_sum('taker_buy_volume') }} as taker_buy_volume,
-        {{ complete_sum('taker_buy_quote_volume') }} as taker_buy_quote_volume
-
-    from minutes_in_bars
-
-    group by exchange, market, symbol, longer_minutes, bar_opened_at
-
-    having count(*) = longer_minutes
-
-),
-
-rolled_up_only as (
-
-    select rolled_up.*
-
-    from rolled_up
-    left join klines
-        on rolled_up.exchange = klines.exchange
-        and rolled_up.market = klines.market
-        and rolled_up.symbol = klines.symbol
-        and rolled_up.interval_minutes = klines.interval_minutes
-        and rolled_up.opened_at = klines.opened_at
-
-    where klines.opened_at is null
-
-),
-
-reported as (
-
-    select * from klines
-
-    union all
-
-    select * from rolled_up_only
-
-),
 neighbours as (
 
     select
@@ -112,7 +29,7 @@ neighbours as (
         lag(opened_at) over by_series as previous_opened_at,
         lead(opened_at) over by_series as next_opened_at
 
-    from reported
+    from klines
 
     window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
 

@@ -1,0 +1,131 @@
+{# What the order book of a bar shows. A bar without a snapshot shows the book of an earlier bar until that is stale. #}
+
+{% set states = [
+    'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
+    'bid_wall_count', 'bid_wall_ratio', 'bid_max_wall', 'ask_wall_count', 'ask_wall_ratio', 'ask_max_wall',
+    'quoted_spread_bps', 'bid_volume_std', 'bid_volume_skew', 'ask_volume_std', 'ask_volume_skew',
+    'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'microprice_rel', 'bid_pressure', 'ask_pressure',
+] %}
+{% set summaries = [
+    'level1_imbalance_mean', 'imbalance_5_mean', 'imbalance_10_mean', 'imbalance_20_mean',
+    'level1_imbalance_mid', 'imbalance_5_mid', 'imbalance_10_mid', 'imbalance_20_mid',
+    'ofi_1', 'ofi_5', 'ofi_1_rel', 'ofi_5_rel',
+] %}
+
+with
+
+bars as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        available_at,
+        bars_in_run
+
+    from {{ ref('int_bars') }}
+
+    where not is_gap
+
+),
+
+books as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at as book_opened_at,
+        available_at as book_available_at,
+        mid_price,
+        depth_5,
+        depth_20,
+        {{ (states + summaries) | join(',\n        ') }}
+
+    from {{ ref('int_book_bars') }}
+
+),
+
+latest_books as (
+
+    select
+        bars.*,
+        case
+            when {{ minutes_between('max(books.book_opened_at) over recent_bars', 'bars.opened_at') }}
+                <= {{ var('book_staleness_bars') }} * bars.interval_minutes
+                then max(books.book_opened_at) over recent_bars
+        end as book_opened_at
+
+    from bars
+    left join books
+        on bars.exchange = books.exchange
+        and bars.market = books.market
+        and bars.symbol = books.symbol
+        and bars.interval_minutes = books.interval_minutes
+        and bars.opened_at = books.book_opened_at
+
+    window recent_bars as (
+        partition by bars.exchange, bars.market, bars.symbol, bars.interval_minutes
+        order by bars.opened_at
+        rows between {{ var('book_staleness_bars') }} preceding and current row
+    )
+
+),
+
+shown as (
+
+    select *
+
+    from latest_books
+    left join books using (exchange, market, symbol, interval_minutes, book_opened_at)
+
+),
+
+changes as (
+
+    select
+        *,
+        {% for column in ['imbalance_5', 'depth_5', 'depth_20'] -%}
+            case
+                when book_opened_at = opened_at and bars_in_run > 1 then lag({{ column }}) over by_series
+            end as previous_{{ column }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from shown
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+),
+
+final as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        greatest(available_at, coalesce(book_available_at, available_at)) as available_at,
+        {{ states | join(',\n        ') }},
+        quoted_spread_bps / 100 as effective_spread,
+        {% for side in ['bid', 'ask'] -%}
+            {{ safe_divide(side ~ '_pressure * mid_price / 10000', 'total_' ~ side ~ '_depth') }}
+                as {{ side }}_pressure_rel,
+        {% endfor -%}
+        {% for column in summaries -%}
+            case when book_opened_at = opened_at then {{ column }} end as {{ column }},
+        {% endfor -%}
+        {% for levels in [5, 20] -%}
+            {% set previous = 'previous_depth_' ~ levels -%}
+            depth_{{ levels }} - {{ previous }} as depth_velocity_{{ levels }},
+            {{ safe_divide('depth_' ~ levels ~ ' - ' ~ previous, previous) }} as depth_velocity_{{ levels }}_rel,
+        {% endfor -%}
+        imbalance_5 - previous_imbalance_5 as imbalance_change_1
+
+    from changes
+
+)
+
+select * from final

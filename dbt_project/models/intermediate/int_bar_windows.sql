@@ -1,0 +1,133 @@
+{# Running totals of bars over the windows of technical indicators, each from the totals over half as many bars. #}
+
+{{ config(materialized='view') }}
+{% set layers = [
+    {'bars': 6, 'halves': [3, 5], 'totals': [('close', 3), ('range', 3), ('close', 5), ('volume', 5), ('traded', 5)]},
+    {'bars': 12, 'halves': [6, 10], 'totals': [
+        ('close', 6), ('range', 6), ('close', 10), ('volume', 10), ('traded', 10),
+    ]},
+    {'bars': 24, 'halves': [12], 'totals': [('close', 12)]},
+    {'bars': 48, 'halves': [], 'totals': [('close', 24)]},
+] %}
+
+with
+
+bars as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        available_at,
+        high_price,
+        low_price,
+        close_price,
+        volume,
+        (high_price + low_price + close_price) / 3 * volume as traded_value,
+        {{ safe_divide('high_price - low_price', 'close_price') }} * 100 as range_pct,
+        bars_in_run
+
+    from {{ ref('int_bars') }}
+
+    where not is_gap
+
+),
+
+lagged as (
+
+    select
+        *,
+        {% for column in ['close_price', 'volume', 'traded_value', 'range_pct'] -%}
+            {% for bars in range(1, 5) -%}
+                lag({{ column }}, {{ bars }}) over by_series as {{ column }}_lag_{{ bars }},
+            {% endfor -%}
+        {% endfor -%}
+        lag(close_price, 5) over by_series as close_price_lag_5,
+        lag(close_price, 10) over by_series as close_price_lag_10,
+        lag(close_price, 20) over by_series as close_price_lag_20,
+        max(high_price) over last_14 as highest_price_14,
+        min(low_price) over last_14 as lowest_price_14
+
+    from bars
+
+    window
+        by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at),
+        last_14 as (by_series rows between 13 preceding and current row)
+
+),
+
+totals as (
+
+    select
+        *,
+        {{ sum_of_lags('close_price', 3) }} as close_total_3,
+        0 * close_price_lag_2 + close_price_lag_1 + 2 * close_price as close_moment_3,
+        {{ sum_of_lags('range_pct', 3) }} as range_total_3,
+        {{ sum_of_lags('close_price', 5) }} as close_total_5,
+        {{ sum_of_lags('volume', 5) }} as volume_total_5,
+        {{ sum_of_lags('traded_value', 5) }} as traded_total_5,
+        coalesce(
+            {{ safe_divide('close_price - lowest_price_14', 'highest_price_14 - lowest_price_14') }} * 100, 0
+        ) as fast_k,
+        coalesce(
+            {{ safe_divide('close_price - highest_price_14', 'highest_price_14 - lowest_price_14') }} * 100, 0
+        ) as williams_r
+
+    from lagged
+
+),
+
+over_3 as (
+
+    select
+        *,
+        {{ deviation_of_lags('close_price', 'close_total_3', 3) }} as close_deviation_3,
+        {{ deviation_of_lags('close_price', 'close_total_5', 5) }} as close_deviation_5,
+        (lag(fast_k, 2) over by_series + lag(fast_k, 1) over by_series + fast_k) / 3 as slow_k
+
+    from totals
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+),
+
+{% for layer in layers %}
+
+over_{{ layer.bars }} as (
+
+    select
+        *,
+        {% for bars in layer.halves -%}
+            {{ doubled_deviation('close_deviation_' ~ bars, 'close_total_' ~ bars, bars) }}
+                as close_deviation_{{ 2 * bars }},
+        {% endfor -%}
+        {% for bars in layer.halves | select('in', [3, 6, 12]) -%}
+            {{ doubled_moment('close_moment_' ~ bars, 'close_total_' ~ bars, bars) }} as close_moment_{{ 2 * bars }},
+        {% endfor -%}
+        {% for total, bars in layer.totals -%}
+            {{ doubled_sum(total ~ '_total_' ~ bars, bars) }} as {{ total }}_total_{{ 2 * bars }}
+            {{- ',' if not loop.last }}
+        {% endfor %}
+    from over_{{ layer.bars // 2 }}
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+),
+
+{% endfor %}
+
+final as (
+
+    select
+        *,
+        (lag(slow_k, 2) over by_series + lag(slow_k, 1) over by_series + slow_k) / 3 as slow_d
+
+    from over_48
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+)
+
+select * from final

@@ -1,0 +1,51 @@
+{# Funding rates, typed and deduplicated by funding time. #}
+
+with
+
+funding as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        {{ utc('funding_time') }} as funded_at,
+        funding_rate,
+        mark_price,
+        source,
+        {{ utc('received_at') }} as received_at
+
+    from {{ source('raw', 'funding') }}
+
+),
+
+latest as (
+
+    select *
+
+    from funding
+
+    qualify row_number() over (
+        partition by exchange, market, symbol, funded_at
+        order by received_at desc, source
+    ) = 1
+
+),
+
+final as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        funded_at,
+        funding_rate,
+        mark_price,
+        case when source like 'websocket%' then greatest(funded_at, received_at) else funded_at end as available_at,
+        source,
+        received_at
+
+    from latest
+
+)
+
+select * from final
