@@ -104,6 +104,14 @@ def rows(source: Source, archive: Archive) -> Columns:
     return columns
 
 
+def _fixed(values: pa.Array, digits: int) -> pa.Array:
+    """Write numbers with so many digits; Arrow alone would write zero as 0E-8."""
+    text = pc.round(values, digits).cast(pa.decimal128(30, digits)).cast(pa.string())
+    is_scientific = pc.fill_null(pc.match_substring(text, "E"), False)
+    plain = [f"{value:.{digits}f}" for value in values.filter(is_scientific).to_pylist()]
+    return pc.replace_with_mask(text, is_scientific, pa.array(plain, pa.string()))
+
+
 def _column(
     archive: Archive, name: str, values: pa.Array, digits: Decimals, *, divisor: int
 ) -> pa.Array:
@@ -122,7 +130,7 @@ def _column(
             scale = 8
         elif name == "count":
             scale = 0
-        return pc.round(known, scale).cast(pa.decimal128(30, scale))
+        return _fixed(known, scale)
     if pa.types.is_boolean(values.type) and archive.kind == "spot":
         return pc.if_else(values, "True", "False")
     return values

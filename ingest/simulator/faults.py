@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ _MESSAGES = {
     418: (-1003, "Way too much request weight used; IP banned. Please use the websocket."),
     429: (-1003, "Too many requests; please use the websocket for live updates."),
 }
-_INTERNAL = (-1000, "An unknown error occurred while processing the request.")
+_OTHER = (-1000, "An unknown error occurred while processing the request.")
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Faults:
     rate : float
         Share of the requests that are refused besides, 0 to 1, at random but seeded.
     retry_after : int
-        Seconds in the ``Retry-After`` header of 418, 429 and 503.
+        Seconds in the ``Retry-After`` header of 418 and 429.
     disconnect_after : int
         A WebSocket connection is dropped after so many messages; 0 = never.
     """
@@ -70,8 +71,14 @@ class Faults:
 
     def response(self) -> web.Response:
         """Refuse a request the way the exchange does."""
-        code, message = _MESSAGES.get(self.status, _INTERNAL)
-        headers = {"Retry-After": str(self.retry_after)} if self.status in (418, 429, 503) else None
+        if self.status >= 500:
+            # The proxy in front of the exchange answers, in HTML.
+            text = (
+                f"<html><body><h1>{self.status} {HTTPStatus(self.status).phrase}</h1></body></html>"
+            )
+            return web.Response(text=text, status=self.status, content_type="text/html")
+        code, message = _MESSAGES.get(self.status, _OTHER)
+        headers = {"Retry-After": str(self.retry_after)} if self.status in (418, 429) else None
         return web.json_response(
             {"code": code, "msg": message}, status=self.status, headers=headers
         )
