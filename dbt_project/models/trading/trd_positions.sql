@@ -114,7 +114,7 @@ traded as (
     select
         *,
         abs(position - coalesce(lag(position) over by_strategy, 0)) as turnover,
-        1e4 * position * coalesce(bar_return, 0) as gross_bps
+        coalesce(case when position <> 0 then 1e4 * position * bar_return end, 0) as gross_bps
 
     from positions
 
