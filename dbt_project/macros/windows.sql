@@ -43,10 +43,10 @@
 {%- endmacro %}
 
 
-{# The mean of an expression over the window `last_<bars>`, NULL where one is NULL or the run of reported bars is shorter than `run`. #}
-{% macro mean_over(bars, expression, run) -%}
+{# The mean of an expression over the window `last_<bars>`, NULL where one is NULL or a bar is missing. #}
+{% macro mean_over(bars, expression) -%}
     case
-        when bars_in_run >= {{ run }} and count({{ expression }}) over last_{{ bars }} = {{ bars }}
+        when bars_in_run >= {{ bars }} and count({{ expression }}) over last_{{ bars }} = {{ bars }}
             then avg({{ expression }}) over last_{{ bars }}
     end
 {%- endmacro %}

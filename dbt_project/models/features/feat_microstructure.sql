@@ -52,10 +52,13 @@ flows as (
         *,
         coalesce(trade_buy_volume, taker_buy_volume) as buy_volume,
         coalesce(trade_sell_volume, volume - taker_buy_volume) as sell_volume,
-        coalesce(trade_quote_volume, quote_volume) as total_quote_volume
+        coalesce(trade_quote_volume, quote_volume) as total_quote_volume,
+        case when bars_in_run > 1 then lag(close_price) over by_series end as previous_close_price
 
     from bars
     left join trades using (exchange, market, symbol, interval_minutes, opened_at)
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
 
 ),
 
@@ -64,12 +67,10 @@ changes as (
     select
         *,
         buy_volume - sell_volume as net_volume,
-        close_price - lag(close_price) over by_series as price_change,
-        {{ safe_divide('abs(close_price / lag(close_price) over by_series - 1)', 'total_quote_volume') }} as illiquidity
+        close_price - previous_close_price as price_change,
+        {{ safe_divide('abs(close_price / previous_close_price - 1)', 'total_quote_volume') }} as illiquidity
 
     from flows
-
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
 
 ),
 
@@ -77,14 +78,13 @@ windowed as (
 
     select
         *,
-        {{ mean_over(20, 'illiquidity', 21) }} as amihud_20,
-        {{ mean_over(60, 'illiquidity', 61) }} as amihud_60,
-        {{ mean_over(60, 'price_change * net_volume', 61) }}
-        - {{ mean_over(60, 'price_change', 61) }} * {{ mean_over(60, 'net_volume', 61) }} as change_flow_covariance,
-        {{ mean_over(60, 'net_volume * net_volume', 61) }}
-        - power({{ mean_over(60, 'net_volume', 61) }}, 2) as flow_variance,
-        {{ mean_over(288, 'net_volume', 288) }} * 288 as cumulative_delta_288,
-        {{ mean_over(288, 'buy_volume + sell_volume', 288) }} * 288 as traded_volume_288
+        {{ mean_over(20, 'illiquidity') }} as amihud_20,
+        {{ mean_over(60, 'illiquidity') }} as amihud_60,
+        {{ mean_over(60, 'price_change * net_volume') }}
+        - {{ mean_over(60, 'price_change') }} * {{ mean_over(60, 'net_volume') }} as flow_covariance,
+        {{ mean_over(60, 'net_volume * net_volume') }} - power({{ mean_over(60, 'net_volume') }}, 2) as flow_variance,
+        {{ mean_over(288, 'net_volume') }} * 288 as cumulative_delta_288,
+        {{ mean_over(288, 'buy_volume + sell_volume') }} * 288 as traded_volume_288
 
     from changes
 
@@ -116,7 +116,7 @@ final as (
         trade_size_skew,
         trade_frequency,
         price_impact,
-        {{ safe_divide('change_flow_covariance', 'flow_variance') }} as kyle_lambda,
+        {{ safe_divide('flow_covariance', 'flow_variance') }} as kyle_lambda,
         roll_spread,
         roll_spread / close_price as roll_spread_rel,
         amihud_20,

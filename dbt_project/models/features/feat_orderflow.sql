@@ -89,9 +89,8 @@ changes as (
     select
         *,
         {% for column in ['imbalance_5', 'depth_5', 'depth_20'] -%}
-            case
-                when book_opened_at = opened_at and bars_in_run > 1 then lag({{ column }}) over by_series
-            end as previous_{{ column }}{{ ',' if not loop.last }}
+            case when book_opened_at = opened_at and bars_in_run > 1 then lag({{ column }}) over by_series end
+                as previous_{{ column }}{{ ',' if not loop.last }}
         {% endfor %}
     from shown
 

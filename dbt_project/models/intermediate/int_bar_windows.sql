@@ -85,7 +85,11 @@ over_3 as (
         *,
         {{ deviation_of_lags('close_price', 'close_total_3', 3) }} as close_deviation_3,
         {{ deviation_of_lags('close_price', 'close_total_5', 5) }} as close_deviation_5,
-        (lag(fast_k, 2) over by_series + lag(fast_k, 1) over by_series + fast_k) / 3 as slow_k
+        (lag(fast_k, 2) over by_series + lag(fast_k, 1) over by_series + fast_k) / 3 as slow_k,
+        (
+            lag(fast_k, 4) over by_series + 2 * lag(fast_k, 3) over by_series + 3 * lag(fast_k, 2) over by_series
+            + 2 * lag(fast_k, 1) over by_series + fast_k
+        ) / 9 as slow_d
 
     from totals
 
@@ -114,20 +118,8 @@ over_{{ layer.bars }} as (
 
     window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
 
-),
+){{ ',' if not loop.last }}
 
 {% endfor %}
 
-final as (
-
-    select
-        *,
-        (lag(slow_k, 2) over by_series + lag(slow_k, 1) over by_series + slow_k) / 3 as slow_d
-
-    from over_48
-
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
-
-)
-
-select * from final
+select * from over_48
