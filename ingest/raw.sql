@@ -53,6 +53,7 @@ create table if not exists raw.raw_rejects (
 
 create table if not exists raw.landings (
     kind varchar, exchange varchar, market varchar, symbol varchar, "interval" varchar,
-    source varchar, sha256 varchar, first_event_at timestamptz, last_event_at timestamptz,
+    source varchar, sha256 varchar, covered_from timestamptz, covered_until timestamptz,
+    first_event_at timestamptz, last_event_at timestamptz,
     row_count bigint, reject_count bigint, landed_at timestamptz
 );

@@ -1,0 +1,264 @@
+"""Landing: batches of checked rows go into the raw schema through dlt, and the ledger says so.
+
+The ledger row is written after dlt has committed the rows it speaks of. A run that is killed in
+between lands those rows again next time, and staging keeps one of each.
+"""
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import dlt
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from dlt.common.pipeline import LoadInfo
+
+from ingest import warehouse
+from ingest.kinds import KINDS, Kind, KindName
+from ingest.settings import Market, Settings
+from ingest.validation import Checked
+
+dlt.config["runtime.dlthub_telemetry"] = False
+dlt.config["load.truncate_staging_dataset"] = False
+
+ROWS_AT_ONCE = 1_000_000
+BYTES_AT_ONCE = 256_000_000
+_LANDING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Series:
+    """What is ingested: one kind of one symbol, klines of one interval.
+
+    ``symbol`` is None for files that hold many; ``interval`` is None except for klines.
+    """
+
+    kind: KindName
+    market: Market
+    symbol: str | None
+    interval: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the ledger: what is in the warehouse once its last batch has landed.
+
+    ``covered_from`` and ``covered_until`` (UTC, closed, open) bound the time for which the
+    exchange has nothing more to give; None for files.
+    """
+
+    series: Series
+    source: str
+    sha256: str | None = None
+    covered_from: datetime | None = None
+    covered_until: datetime | None = None
+    first_event_at: datetime | None = None
+    last_event_at: datetime | None = None
+    row_count: int = 0
+    reject_count: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows to land, and the ledger row that they complete, if they do."""
+
+    series: Series
+    checked: Checked
+    entry: Entry | None = None
+
+
+def unit(parts: Iterable[Checked], entry: Entry) -> Iterator[Batch]:
+    """Yield the batches of one archive, file or page; the last completes its ledger row."""
+    held: Checked | None = None
+    for part in parts:
+        if held is not None:
+            yield Batch(entry.series, held)
+        entry = _counted(entry, part)
+        held = part
+    if held is not None:
+        yield Batch(entry.series, held, entry)
+
+
+def event_bounds(kind: Kind, rows: pa.Table) -> tuple[datetime | None, datetime | None]:
+    """Return the first and last event time of rows in the layout of a raw table."""
+    bounds = pc.min_max(pc.coalesce(*(rows[name] for name in kind.event_times)))
+    return bounds["min"].as_py(), bounds["max"].as_py()
+
+
+def land(settings: Settings, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Land batches in short write sessions, and yield each once it is in the warehouse.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the warehouse; what dlt needs while it works lies in ``dlt_directory``.
+    batches : iterable of Batch
+        Read while the warehouse is not held, up to about a million rows at a time.
+
+    Raises
+    ------
+    ingest.warehouse.WarehouseBusyError
+        If another process keeps the warehouse file.
+    """
+    waiting: list[Batch] = []
+    rows = size = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += batch.checked.rows.num_rows + batch.checked.rejects.num_rows
+        size += batch.checked.rows.nbytes + batch.checked.rejects.nbytes
+        if rows >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+            _write(settings, waiting)
+            yield from waiting
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        _write(settings, waiting)
+        yield from waiting
+
+
+def landed_hashes(settings: Settings, kind: KindName) -> set[str]:
+    """Return the sha256 of every file of a kind that the ledger holds."""
+    if not settings.database.exists():
+        return set()
+    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        rows = connection.execute(
+            "select sha256 from raw.landings where kind = ? and sha256 is not null", [kind]
+        ).fetchall()
+    return {sha256 for (sha256,) in rows}
+
+
+def covered(settings: Settings, series: Series) -> list[tuple[datetime, datetime]]:
+    """Return the spans of time for which all of a series has landed, in order, merged."""
+    if not settings.database.exists():
+        return []
+    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        rows = connection.execute(
+            """
+            select epoch_us(covered_from), epoch_us(covered_until)
+            from raw.landings
+            where
+                exchange = $exchange
+                and kind = $kind
+                and market = $market
+                and symbol = $symbol
+                and "interval" is not distinct from $interval
+                and covered_until > covered_from
+            order by covered_from
+            """,
+            {
+                "exchange": settings.exchange,
+                "kind": series.kind,
+                "market": series.market,
+                "symbol": series.symbol,
+                "interval": series.interval,
+            },
+        ).fetchall()
+    merged: list[tuple[int, int]] = []
+    for start, end in rows:
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return [(_instant(start), _instant(end)) for start, end in merged]
+
+
+def missing(
+    settings: Settings, series: Series, start: datetime, end: datetime
+) -> list[tuple[datetime, datetime]]:
+    """Return the spans of ``[start, end)`` that have not landed, oldest first."""
+    spans = []
+    cursor = start
+    for covered_from, covered_until in covered(settings, series):
+        if covered_from > cursor:
+            spans.append((cursor, min(covered_from, end)))
+        cursor = max(cursor, covered_until)
+        if cursor >= end:
+            break
+    if cursor < end:
+        spans.append((cursor, end))
+    return [(first, last) for first, last in spans if first < last]
+
+
+def _instant(microseconds: int) -> datetime:
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest)
+
+
+def _counted(entry: Entry, part: Checked) -> Entry:
+    first, last = event_bounds(KINDS[entry.series.kind], part.rows)
+    firsts = [time for time in (entry.first_event_at, first) if time]
+    lasts = [time for time in (entry.last_event_at, last) if time]
+    return replace(
+        entry,
+        first_event_at=min(firsts, default=None),
+        last_event_at=max(lasts, default=None),
+        row_count=entry.row_count + part.rows.num_rows,
+        reject_count=entry.reject_count + part.rejects.num_rows,
+    )
+
+
+def _write(settings: Settings, batches: list[Batch]) -> None:
+    tables: dict[str, list[pa.Table]] = {}
+    for batch in batches:
+        tables.setdefault(batch.series.kind, []).append(batch.checked.rows)
+        tables.setdefault("raw_rejects", []).append(batch.checked.rejects)
+    resources = [
+        dlt.resource(pa.concat_tables(parts), name=name, write_disposition="append")
+        for name, parts in tables.items()
+        if sum(part.num_rows for part in parts)
+    ]
+    entries = [batch.entry for batch in batches if batch.entry]
+    timeout_s = settings.writer_timeout_s
+    with _LANDING, warehouse.writing(settings.database, timeout_s=timeout_s) as connection:
+        if resources:
+            _run_dlt(settings, connection, resources)
+        _enter(settings, connection, entries)
+
+
+def _run_dlt(
+    settings: Settings, connection: duckdb.DuckDBPyConnection, resources: list[object]
+) -> LoadInfo:
+    # Whoever holds the warehouse is alone here: what lies about was left by a killed run, and
+    # its rows are landed again because no ledger row speaks of them.
+    shutil.rmtree(settings.dlt_directory, ignore_errors=True)
+    settings.dlt_directory.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(dir=settings.dlt_directory) as directory:
+        pipeline = dlt.pipeline(
+            "tapehouse",
+            pipelines_dir=directory,
+            destination=dlt.destinations.duckdb(connection),
+            dataset_name="raw",
+        )
+        info = pipeline.run(resources, loader_file_format="parquet")
+        info.raise_on_failed_jobs()
+        return info
+
+
+def _enter(settings: Settings, connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
+    if not entries:
+        return
+    instant = pa.timestamp("us", "UTC")
+    ledger = pa.table(
+        {
+            "kind": [entry.series.kind for entry in entries],
+            "exchange": [settings.exchange] * len(entries),
+            "market": [entry.series.market for entry in entries],
+            "symbol": pa.array([entry.series.symbol for entry in entries], pa.string()),
+            "interval": pa.array([entry.series.interval for entry in entries], pa.string()),
+            "source": [entry.source for entry in entries],
+            "sha256": pa.array([entry.sha256 for entry in entries], pa.string()),
+            "covered_from": pa.array([entry.covered_from for entry in entries], instant),
+            "covered_until": pa.array([entry.covered_until for entry in entries], instant),
+            "first_event_at": pa.array([entry.first_event_at for entry in entries], instant),
+            "last_event_at": pa.array([entry.last_event_at for entry in entries], instant),
+            "row_count": [entry.row_count for entry in entries],
+            "reject_count": [entry.reject_count for entry in entries],
+            "landed_at": pa.array([datetime.now(UTC)] * len(entries), instant),
+        }
+    )
+    connection.register("ledger", ledger)
+    connection.execute("insert into raw.landings by name select * from ledger")
+    connection.unregister("ledger")

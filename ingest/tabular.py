@@ -1,0 +1,163 @@
+"""Reading CSV, zipped CSV and Parquet in batches, as the source's own columns."""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from ingest import books
+from ingest.kinds import AGGREGATE_ID_NAMES, Kind
+from ingest.validation import Checked, Origin, UnknownLayoutError, check, reject
+
+SUFFIXES = (".csv", ".zip", ".parquet")
+_BLOCK_BYTES = 16_000_000
+_BATCH_BYTES = 64_000_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """A batch of a file: its rows, and the lines that do not have the file's columns."""
+
+    table: pa.Table
+    unreadable: tuple[str, ...] = ()
+
+
+def first_fields(path: Path) -> list[str]:
+    """Return a CSV's first line, split at the commas, or a Parquet file's column names."""
+    if path.suffix == ".parquet":
+        return list(pyarrow.parquet.read_schema(path).names)
+    with _opened(path) as stream:
+        return _split(stream.readline())
+
+
+def column_names(path: Path, kind: Kind) -> list[str]:
+    """Return the column names of a file that should hold a kind.
+
+    A CSV without a header has the names of the exchange's own layout of as many columns.
+
+    Raises
+    ------
+    UnknownLayoutError
+        If there is no header and the exchange has no such layout.
+    """
+    fields = first_fields(path)
+    if path.suffix == ".parquet" or is_header(fields):
+        return fields
+    layouts = [names for names in kind.headerless if len(names) == len(fields)]
+    if len(layouts) > 1:
+        is_aggregate = fields[5].lower() not in ("true", "false")
+        layouts = [names for names in layouts if (names[0] in AGGREGATE_ID_NAMES) == is_aggregate]
+    if not layouts:
+        expected = "; ".join(", ".join(names) for names in kind.headerless) or "a header"
+        raise UnknownLayoutError(
+            f"{path.name} has no header and {len(fields)} columns ({', '.join(fields)}); "
+            f"{kind.name} without a header are expected as {expected}"
+        )
+    return list(layouts[0])
+
+
+def is_header(fields: list[str]) -> bool:
+    """Return whether a CSV's first line names columns: values start with a digit or a sign."""
+    return fields[0][:1].isalpha() or fields[0][:1] == "_"
+
+
+def read(path: Path, kind: Kind, origin: Origin) -> Iterator[Checked]:
+    """Yield a file's rows, checked, in batches of bounded size; at least one, maybe empty.
+
+    Raises
+    ------
+    UnknownLayoutError
+        If the file's columns are not those of the kind.
+    zipfile.BadZipFile, pyarrow.ArrowInvalid
+        If the file is damaged.
+    """
+    if kind.name == "trades":
+        names = column_names(path, kind)
+        is_aggregate = any(name in names for name in AGGREGATE_ID_NAMES)
+        constants = (*origin.constants, ("is_aggregate", is_aggregate))
+        origin = replace(origin, constants=constants)
+    for part in _parts(path, kind):
+        table = part.table
+        if books.is_long(table.column_names):
+            table = books.from_levels(table)
+        checked = check(kind, table, origin)
+        if part.unreadable:
+            rejects = reject(kind, part.unreadable, "the line has other columns", origin)
+            checked = Checked(checked.rows, pa.concat_tables([checked.rejects, rejects]))
+        yield checked
+
+
+def _parts(path: Path, kind: Kind) -> Iterator[Part]:
+    if path.suffix == ".parquet":
+        yield from _read_parquet(path)
+    else:
+        yield from _read_csv(path, column_names(path, kind))
+
+
+def _read_parquet(path: Path) -> Iterator[Part]:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        metadata = file.metadata
+        groups = range(metadata.num_row_groups)
+        size = sum(metadata.row_group(group).total_byte_size for group in groups)
+        rows = max(1, int(_BATCH_BYTES / max(1.0, size / max(1, metadata.num_rows))))
+        for batch in file.iter_batches(batch_size=min(rows, 250_000)):
+            yield Part(pa.Table.from_batches([batch]))
+
+
+def _read_csv(path: Path, names: list[str]) -> Iterator[Part]:
+    unreadable: list[str] = []
+
+    def keep(row: pyarrow.csv.InvalidRow) -> str:
+        unreadable.append(row.text)
+        return "skip"
+
+    with _opened(path) as stream:
+        has_header = is_header(_split(stream.readline()))
+        has_rows = not has_header or bool(stream.readline().strip())
+    if not has_rows:
+        yield Part(pa.table({name: pa.array([], pa.string()) for name in names}))
+        return
+    with _opened(path) as stream:
+        reader = pyarrow.csv.open_csv(
+            stream,
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=names,
+                skip_rows=int(has_header),
+                block_size=_BLOCK_BYTES,
+                use_threads=False,
+            ),
+            parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=keep),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string())
+            ),
+        )
+        for batch in reader:
+            lines, unreadable[:] = tuple(unreadable), []
+            yield Part(pa.Table.from_batches([batch]), lines)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    if path.suffix != ".zip":
+        with path.open("rb") as stream:
+            yield stream
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = [name for name in archive.namelist() if name.endswith(".csv")]
+        if len(members) != 1:
+            raise UnknownLayoutError(
+                f"{path.name} holds {archive.namelist()}: expected exactly one .csv file"
+            )
+        with archive.open(members[0]) as stream:
+            yield stream
+
+
+def _split(line: bytes) -> list[str]:
+    text = line.decode("utf-8-sig").strip()
+    return [field.strip().strip('"') for field in text.split(",")]

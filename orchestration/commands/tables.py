@@ -1,0 +1,65 @@
+"""What `tapehouse ingest` and `tapehouse record` show: a progress bar and a table of counts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from ingest.report import OnStep, Report, Step
+
+
+@contextmanager
+def progress(kind: str) -> Iterator[OnStep]:
+    """Show a bar on standard error while the block runs."""
+    columns = (
+        TextColumn(kind),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("connecting", total=None)
+
+        def on_step(step: Step) -> None:
+            bar.update(task, completed=step.done, total=step.total, description=step.label)
+
+        yield on_step
+
+
+def show(report: Report, database: Path) -> None:
+    """Print what landed, series by series, and what could not be had."""
+    table = Table(title=f"Landed in {database}", title_justify="left")
+    for name in ("kind", "market", "symbol", "interval"):
+        table.add_column(name)
+    for name in ("rows", "rejected", "skipped"):
+        table.add_column(name, justify="right")
+    table.add_column("first (UTC)")
+    table.add_column("last (UTC)")
+    for line in report.lines:
+        series = line.series
+        table.add_row(
+            series.kind,
+            series.market,
+            series.symbol or "several",
+            series.interval or "",
+            f"{line.row_count:,}",
+            f"{line.reject_count:,}",
+            f"{line.skipped_units:,}",
+            _time(line.first_event_at),
+            _time(line.last_event_at),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    for failure in report.failures:
+        console.print(f"not landed: {failure.unit}: {failure.message}", markup=False, style="red")
+    if report.reject_count:
+        console.print("rejected rows and the reasons: select * from raw.raw_rejects")
+
+
+def _time(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S}" if time else ""
