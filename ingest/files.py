@@ -20,6 +20,7 @@ from ingest.validation import Checked, Origin, UnknownLayoutError, match_columns
 
 # Shorter parts of a file's name are not taken for a symbol.
 _SHORTEST_SYMBOL = 5
+_KNOWN_OTHERWISE = ("symbol", "interval", "is_aggregate")
 
 
 def ingest_files(
@@ -102,9 +103,8 @@ def _holds(path: Path, kind: Kind) -> bool:
     if path.suffix == ".parquet" or is_header(names):
         if books.is_long(names):
             return kind.name == "books"
-        known = ("symbol", "interval", "is_aggregate")
         try:
-            match_columns(kind, names, constants=known, where=path.name)
+            match_columns(kind, names, constants=_KNOWN_OTHERWISE, where=path.name)
         except UnknownLayoutError:
             return False
         return True
@@ -148,7 +148,10 @@ def _is_wanted(series: Series, symbols: Sequence[str], intervals: Sequence[str])
 def _named(
     path: Path, kind: Kind, series: Series, symbols: Sequence[str], intervals: Sequence[str]
 ) -> Series:
-    names = {name.lower() for name in column_names(path, kind)}
+    columns = column_names(path, kind)
+    if not books.is_long(columns):
+        match_columns(kind, columns, constants=_KNOWN_OTHERWISE, where=path.name)
+    names = {name.lower() for name in columns}
     symbol, interval = series.symbol, series.interval
     if symbol is None and "symbol" not in names:
         if len(symbols) != 1:

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
+    from ingest.history import SourceName
     from ingest.kinds import KindName
 
 app = typer.Typer(
@@ -173,7 +174,7 @@ def _ingest(
                     kind,
                     start=start and start.replace(tzinfo=UTC),
                     end=end and end.replace(tzinfo=UTC),
-                    source=source.value if source else "auto",
+                    source=cast("SourceName", source.value if source else "auto"),
                     on_step=on_step,
                     **series,
                 )

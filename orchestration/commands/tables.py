@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -33,20 +34,17 @@ def progress(kind: str) -> Iterator[OnStep]:
 
 def show(report: Report, database: Path) -> None:
     """Print what landed, series by series, and what could not be had."""
-    table = Table(title=f"Landed in {database}", title_justify="left")
-    for name in ("kind", "market", "symbol", "interval"):
-        table.add_column(name)
+    table = Table(title=f"Landed in {database}", title_justify="left", box=SIMPLE)
+    table.add_column("series", no_wrap=True)
     for name in ("rows", "rejected", "skipped"):
-        table.add_column(name, justify="right")
-    table.add_column("first (UTC)")
-    table.add_column("last (UTC)")
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("first (UTC)", no_wrap=True)
+    table.add_column("last (UTC)", no_wrap=True)
     for line in report.lines:
         series = line.series
+        parts = (series.market, series.symbol or "several", series.interval or series.kind)
         table.add_row(
-            series.kind,
-            series.market,
-            series.symbol or "several",
-            series.interval or "",
+            " ".join(parts),
             f"{line.row_count:,}",
             f"{line.reject_count:,}",
             f"{line.skipped_units:,}",
@@ -56,10 +54,12 @@ def show(report: Report, database: Path) -> None:
     console = Console(highlight=False)
     console.print(table)
     for failure in report.failures:
-        console.print(f"not landed: {failure.unit}: {failure.message}", markup=False, style="red")
+        console.print(
+            f"not landed: {failure.unit}: {failure.message}", markup=False, soft_wrap=True
+        )
     if report.reject_count:
         console.print("rejected rows and the reasons: select * from raw.raw_rejects")
 
 
 def _time(time: datetime | None) -> str:
-    return f"{time:%Y-%m-%d %H:%M:%S}" if time else ""
+    return f"{time:%Y-%m-%d %H:%M}" if time else ""
