@@ -5,7 +5,7 @@ import io
 import json
 import urllib.request
 import zipfile
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.simulator import Replay, simulator
+from ingest.simulator import Market, Replay, simulator, write_books
 
 
 def answer(url: str) -> Any:
@@ -84,6 +84,17 @@ def test_a_candle_is_answered_once_it_has_closed(recordings: Path) -> None:
     with simulator(Replay(recordings), now=now) as exchange:
         url = f"{exchange.url}/fapi/v1/klines?symbol=DOGEUSDT&interval=1m"
         assert [row[0] for row in answer(url)] == [1733788800000]
+
+
+def test_books_written_by_the_synthetic_market_can_be_replayed(tmp_path: Path) -> None:
+    market = Market(1, ["BTCUSDT"], days=1)
+    write_books(market, "um", "BTCUSDT", date(2024, 12, 10), tmp_path)
+    source = Replay(tmp_path)
+    (time,) = source.book_times("um", "BTCUSDT", 1733788859_000_000, 1733788859_000_001)
+    replayed, original = (place.book("um", "BTCUSDT", time) for place in (source, market))
+    assert replayed.update_id == original.update_id
+    assert replayed.bid_prices.tolist() == original.bid_prices[:20].tolist()
+    assert replayed.ask_quantities.tolist() == original.ask_quantities[:20].tolist()
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path: Path) -> None:

@@ -315,6 +315,28 @@ def test_a_share_of_requests_fails_at_a_rate(exchange: Simulator) -> None:
     assert 15 < found.count(500) < 45
 
 
+def test_the_simulator_stops_when_its_user_fails() -> None:
+    with pytest.raises(ZeroDivisionError), simulator(MARKET) as running:
+        raise ZeroDivisionError
+    with pytest.raises(urllib.error.URLError, match="refused"):
+        get(f"{running.url}/api/v3/ping")
+
+
+def test_a_port_in_use_is_reported(exchange: Simulator) -> None:
+    port = int(exchange.url.rpartition(":")[2])
+    with pytest.raises(OSError, match="address already in use"), simulator(MARKET, port=port):
+        pass
+
+
+def test_trades_of_later_days_are_found_by_id(exchange: Simulator) -> None:
+    exchange.clock.advance(timedelta(days=3))
+    url = f"{exchange.url}/fapi/v1"
+    (newest,) = answer(f"{url}/trades?symbol=BTCUSDT&limit=1")
+    found = answer(f"{url}/historicalTrades?symbol=BTCUSDT&fromId={newest['id']}")
+    assert found == [newest]
+    assert answer(f"{url}/historicalTrades?symbol=BTCUSDT&fromId=999999999") == []
+
+
 def test_unknown_faults_are_refused(exchange: Simulator) -> None:
     with pytest.raises(ValueError, match="unknown faults"):
         exchange.faults.replace({"colour": 1})

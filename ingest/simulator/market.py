@@ -23,7 +23,6 @@ from ingest.simulator.source import (
     Columns,
     between,
     concatenate,
-    instant,
     microseconds,
 )
 
@@ -182,23 +181,22 @@ class Market:
             )
         return candles.roll_up(between(concatenate(minutes), "open_time", first, last), width)
 
-    def time_of_trade(self, kind: str, symbol: str, trade_id: int, *, aggregate: bool) -> int:
-        """Return when a trade happened; past the newest generated day, the end of that day."""
-        day = self._first_day
+    def time_of_trade(
+        self, kind: str, symbol: str, trade_id: int, *, aggregate: bool, now: int
+    ) -> int:
+        """Return when a trade happened, or ``now`` if after the current day."""
         name = "first_order" if aggregate else "first_trade"
-        while getattr(self.path(symbol, day + 1), name) <= trade_id and instant(
-            (day + 1) * DAY
-        ) < self.end + timedelta(days=1):
+        day = self._first_day
+        while getattr(self.path(symbol, day + 1), name) <= trade_id and day < now // DAY:
             day += 1
-        columns = (
-            self._aggregate_days(kind, symbol, day)
-            if aggregate
-            else self._trade_days(kind, symbol, day)
-        )
-        ids = columns["agg_trade_id" if aggregate else "id"]
-        times = columns["transact_time" if aggregate else "time"]
+        if aggregate:
+            columns = self._aggregate_days(kind, symbol, day)
+            ids, times = columns["agg_trade_id"], columns["transact_time"]
+        else:
+            columns = self._trade_days(kind, symbol, day)
+            ids, times = columns["id"], columns["time"]
         place = int(np.searchsorted(ids, trade_id))
-        return int(times[place]) if place < len(times) else (day + 1) * DAY
+        return int(times[place]) if place < len(times) else now
 
     def quotes(self, kind: str, symbol: str, times: Array) -> tuple[Array, Array]:
         """Return the best bid in ticks and the minute's lean at instants of one day."""

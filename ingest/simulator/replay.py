@@ -164,13 +164,15 @@ class Replay:
         """Return recorded aggregate trades."""
         return between(self._table(kind, "agg_trades", symbol), "transact_time", start, end)
 
-    def time_of_trade(self, kind: str, symbol: str, trade_id: int, *, aggregate: bool) -> int:
-        """Return when a trade, or the next recorded one, happened; the end if there is none."""
+    def time_of_trade(
+        self, kind: str, symbol: str, trade_id: int, *, aggregate: bool, now: int
+    ) -> int:
+        """Return when a trade, or the next recorded one, happened; ``now`` if there is none."""
         columns = self._table(kind, "agg_trades" if aggregate else "trades", symbol)
         ids = columns["agg_trade_id" if aggregate else "id"]
         later = np.flatnonzero(ids >= trade_id)
         times = columns["transact_time" if aggregate else "time"]
-        return int(times[later[0]]) if len(later) else _after(times)
+        return int(times[later[0]]) if len(later) else now
 
     def book_times(self, kind: str, symbol: str, start: int, end: int, /) -> Array:
         """Return when books were recorded."""
@@ -330,10 +332,6 @@ def _extent(recording: _Recording) -> tuple[int, int]:
     times = _open(recording.path, [stored])[stored].to_numpy()
     unit = _unit(times, recording.path)
     return int(times.min()) * unit, int(times.max()) * unit
-
-
-def _after(times: Array) -> int:
-    return int(times[-1]) + 1 if len(times) else 0
 
 
 def _instrument(symbol: str, paths: list[Path]) -> Instrument:

@@ -184,8 +184,8 @@ def _from_id(
     aggregate: bool,
 ) -> list[dict[str, Any]]:
     exchange = query.exchange
-    start = exchange.source.time_of_trade(query.kind, symbol, from_id, aggregate=aggregate)
     now = exchange.clock.now()
+    start = exchange.source.time_of_trade(query.kind, symbol, from_id, aggregate=aggregate, now=now)
     if start >= now:
         return []
     name = "agg_trade_id" if aggregate else "id"

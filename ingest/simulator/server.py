@@ -6,9 +6,11 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from aiohttp import web
 
@@ -117,17 +119,29 @@ def simulator(
     OSError
         If the port is taken.
     """
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="exchange simulator", daemon=True)
+    started: Future[tuple[Simulator, Callable[[], object]]] = Future()
+
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with serving(source, speed=speed, now=now, port=port, faults=faults) as running:
+            started.set_result((running, partial(loop.call_soon_threadsafe, stop.set)))
+            await stop.wait()
+
+    def work() -> None:
+        try:
+            asyncio.run(serve())
+        except (OSError, ValueError) as error:
+            started.set_exception(error)
+
+    thread = threading.Thread(target=work, name="exchange simulator", daemon=True)
     thread.start()
-    running = serving(source, speed=speed, now=now, port=port, faults=faults)
+    running, stop = started.result()
     try:
-        yield asyncio.run_coroutine_threadsafe(running.__aenter__(), loop).result()
-        asyncio.run_coroutine_threadsafe(running.__aexit__(None, None, None), loop).result()
+        yield running
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        stop()
         thread.join()
-        loop.close()
 
 
 def run(

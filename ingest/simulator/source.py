@@ -87,8 +87,10 @@ class Source(Protocol):
         """Return aggregate trades."""
         ...
 
-    def time_of_trade(self, kind: str, symbol: str, trade_id: int, *, aggregate: bool) -> int:
-        """Return when a trade, or the next one that exists, happened."""
+    def time_of_trade(
+        self, kind: str, symbol: str, trade_id: int, *, aggregate: bool, now: int
+    ) -> int:
+        """Return when a trade, or the next one that exists, happened; ``now`` if after it."""
         ...
 
     def book(self, kind: str, symbol: str, time: int) -> Book | None:
