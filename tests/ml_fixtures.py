@@ -1,0 +1,122 @@
+"""A synthetic dataset beside its bars, and dbt on top of it."""
+
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow
+
+ROOT = Path(__file__).resolve().parents[1]
+MY_LAYERS = [f"path:models/{layer}" for layer in ("models", "predictions", "signals", "trading")]
+START = datetime(2024, 12, 10)
+HORIZON = 5
+VOLATILITY = 8e-4
+
+
+def write_dataset(
+    connection: duckdb.DuckDBPyConnection, *, seed: int, edge: float, days: int, symbols: list[str]
+) -> None:
+    """Create int_bars and ds_order_flow: a feature that moves the next five bars by `edge`.
+
+    The second symbol lacks three bars in the test part.
+    """
+    generator = np.random.default_rng(seed)
+    count = days * 288
+    common = generator.normal(size=count)
+    opened = np.array([START + timedelta(minutes=5 * index) for index in range(count)])
+    gap = np.zeros(count, bool)
+    tables = []
+    for position, symbol in enumerate(symbols):
+        driver = generator.normal(size=count)
+        push = sum(np.concatenate([np.zeros(lag), driver[:-lag]]) for lag in range(1, HORIZON + 1))
+        own = generator.normal(size=count)
+        close = 100 * np.exp(np.cumsum(VOLATILITY * (0.7 * common + 0.7 * own + edge * push)))
+        gap[int(count * 0.9) : int(count * 0.9) + 3] = position == 1
+        flow = driver + generator.normal(size=count) / 2
+        flow[generator.random(count) < 0.02] = np.nan
+        tables.append(
+            pyarrow.table(
+                {
+                    "symbol": [symbol] * count,
+                    "opened_at": opened,
+                    "close_price": pyarrow.array(close, mask=gap.copy()),
+                    "is_gap": gap.copy(),
+                    "flow": pyarrow.array(flow.astype(np.float32), from_pandas=True),
+                    **{
+                        f"noise_{index}": generator.normal(size=count).astype(np.float32)
+                        for index in range(4)
+                    },
+                }
+            )
+        )
+    rows = pyarrow.concat_tables(tables)
+    connection.register("synthetic", rows)
+    connection.execute(
+        """
+        create table int_bars as
+        select 'binance' as exchange, 'um' as market, symbol, 5 as interval_minutes,
+            opened_at, opened_at + interval 5 minute as closed_at,
+            opened_at + interval 5 minute as available_at, close_price, is_gap
+        from synthetic;
+
+        create table ds_order_flow as
+        with labelled as (
+            select bars.*, rows_.* exclude (symbol, opened_at, close_price, is_gap),
+                lead(bars.close_price, 5) over series / bars.close_price - 1 as return_5,
+                lead(bars.closed_at, 5) over series as ends_at
+            from int_bars as bars
+            inner join synthetic as rows_ using (symbol, opened_at)
+            window series as (partition by symbol order by opened_at)
+        ),
+        span as (select min(closed_at) as start_at, max(closed_at) - min(closed_at) as length
+            from int_bars)
+        select exchange, market, symbol, interval_minutes, opened_at, closed_at, available_at,
+            flow, noise_0, noise_1, noise_2, noise_3, return_5 > 0 as is_up_5, return_5,
+            case when return_5 is not null then ends_at end as label_end_at,
+            case
+                when return_5 is null then null
+                when closed_at >= start_at + length * 0.8 then 'test'
+                when closed_at >= start_at + length * 0.6 then
+                    case when ends_at <= start_at + length * 0.8 - interval 1 hour
+                        then 'validation' end
+                when ends_at <= start_at + length * 0.6 - interval 1 hour then 'train'
+            end as split,
+            null::integer as fold
+        from labelled, span
+        where not is_gap
+        """
+    )
+    connection.unregister("synthetic")
+
+
+def run_dbt(database: Path, *arguments: str) -> str:
+    """Run a dbt command on a database, failing loudly; returns what it printed."""
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "dbt"), "--no-use-colors", *arguments),
+            *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
+            *("--target-path", str(database.parent / "target")),
+            *("--log-path", str(database.parent / "logs")),
+        ],
+        env=os.environ | {"TAPEHOUSE_DATABASE": str(database)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build_market(directory: Path, *, seed: int, edge: float, days: int = 20) -> Path:
+    """Write a synthetic dataset into a new warehouse and build everything after it."""
+    database = directory / "tapehouse.duckdb"
+    with duckdb.connect(str(database)) as connection:
+        write_dataset(
+            connection, seed=seed, edge=edge, days=days, symbols=["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+        )
+    run_dbt(database, "build", "--select", *MY_LAYERS)
+    return database
