@@ -73,6 +73,11 @@ def raw_schema(kind: Kind) -> pa.Schema:
     )
 
 
+def nothing(kind: Kind) -> Checked:
+    """Return no rows and no rejects."""
+    return Checked(raw_schema(kind).empty_table(), REJECTS_SCHEMA.empty_table())
+
+
 def match_columns(
     kind: Kind, names: Sequence[str], *, constants: Sequence[str] = (), where: str
 ) -> dict[str, str]:

@@ -34,7 +34,13 @@ def progress(kind: str) -> Iterator[OnStep]:
 
 def show(report: Report, database: Path) -> None:
     """Print what landed, series by series, and what could not be had."""
-    table = Table(title=f"Landed in {database}", title_justify="left", box=SIMPLE)
+    table = Table(
+        title=f"Landed in {database}",
+        title_justify="left",
+        box=SIMPLE,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("series", no_wrap=True)
     for name in ("rows", "rejected", "skipped"):
         table.add_column(name, justify="right", no_wrap=True)
