@@ -1,13 +1,46 @@
 """The `tapehouse` command."""
 
+import sys
+from typing import Any
+
 import typer
 
-app = typer.Typer(
+from orchestration.commands import ingest
+from orchestration.commands.demo import demo
+from orchestration.commands.record import record
+from orchestration.commands.score import score
+from orchestration.commands.simulate import simulate
+from orchestration.commands.ui import ui
+
+PACKAGES = {"ingest", "ml", "serving", "orchestration"}
+
+
+class Application(typer.Typer):
+    """Tells this project's own errors in a line; anything else is a defect and shows its trace."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command that the arguments name."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except RuntimeError as error:
+            if type(error).__module__.partition(".")[0] not in PACKAGES:
+                raise
+            typer.secho(f"Error: {error}", err=True, fg="red")
+            sys.exit(1)
+
+
+app = Application(
     name="tapehouse",
     help="A SQL warehouse with in-database machine learning for crypto trading signals.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.command()(demo)
+app.add_typer(ingest.app)
+app.command()(record)
+app.command()(score)
+app.command()(simulate)
+app.command()(ui)
 
 if __name__ == "__main__":
     app()
