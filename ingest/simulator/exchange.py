@@ -30,11 +30,10 @@ EXCHANGE = web.AppKey("exchange", Exchange)
 
 def first_rows(fetch: Fetch, start: int, end: int, limit: int) -> Columns:
     """Return the oldest rows of ``[start, end)``, read a day at a time."""
-    parts = [fetch(start, min(end, start + 1))]
-    while start < end and sum(map(length, parts)) < limit + length(parts[0]):
+    parts = [fetch(start, min(end, start + DAY))]
+    while (start := start + DAY) < end and sum(map(length, parts)) < limit:
         parts.append(fetch(start, min(end, start + DAY)))
-        start += DAY
-    return {name: values[:limit] for name, values in concatenate(parts[1:] or parts).items()}
+    return {name: values[:limit] for name, values in concatenate(parts).items()}
 
 
 def last_rows(source: Source, fetch: Fetch, end: int, limit: int) -> Columns:

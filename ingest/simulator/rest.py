@@ -96,25 +96,14 @@ class Query:
 def _klines(query: Query) -> Any:
     exchange, kind = query.exchange, query.kind
     symbol, interval = query.symbol(), query.interval()
-    limit = query.limit(500, _KLINE_LIMITS[kind])
     now = exchange.clock.now()
-    start, end = query.window()
-    reach = limit * INTERVALS[interval]
-    earliest = microseconds(exchange.source.start)
-    first = max(earliest, end - reach if start is None else start)
-    last = end if start is None else min(end, start + reach + INTERVALS[interval])
-    while True:
-        columns = exchange.source.klines(kind, symbol, interval, first, last, now=now)
-        found = len(columns["open_time"])
-        if found >= limit or (first <= earliest if start is None else last >= end):
-            break
-        reach *= 4
-        first = max(earliest, end - reach) if start is None else first
-        last = end if start is None else min(end, start + reach)
-    kept = slice(-limit, None) if start is None else slice(0, limit)
+
+    def fetch(start: int, end: int) -> Columns:
+        return exchange.source.klines(kind, symbol, interval, start, end, now=now)
+
     digits = decimals(kind, exchange.source.instruments(kind)[symbol])
-    rows = records({name: values[kept] for name, values in columns.items()})
-    return [kline_row(row, digits) for row in rows]
+    found = query.rows(fetch, limit=query.limit(500, _KLINE_LIMITS[kind]))
+    return [kline_row(row, digits) for row in found]
 
 
 def _aggregate_trades(query: Query) -> Any:

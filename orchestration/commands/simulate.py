@@ -88,6 +88,6 @@ def simulate(
             announce=announce,
         )
     except (ValueError, OSError) as error:
-        console.print(f"[red]{error}")
+        Console(stderr=True, soft_wrap=True).print(str(error), style="red", markup=False)
         raise typer.Exit(1) from error
     console.print("Exchange simulator stopped.")
