@@ -88,8 +88,7 @@ windowed as (
 
     from changes
 
-    window
-        by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at),
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at),
         last_20 as (by_series rows between 19 preceding and current row),
         last_60 as (by_series rows between 59 preceding and current row),
         last_288 as (by_series rows between 287 preceding and current row)
