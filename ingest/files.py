@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ingest import books
 from ingest.kinds import INTERVALS_US, KINDS, Kind, KindName
-from ingest.landing import Batch, Entry, Series, land, landed_hashes, unit
+from ingest.landing import Batch, Entry, Series, land, landed_files, unit
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings
 from ingest.tabular import SUFFIXES, column_names, first_fields, is_header, read
@@ -67,7 +67,7 @@ def ingest_files(
     tally = Tally()
 
     def batches() -> Iterator[Batch]:
-        landed = landed_hashes(settings, kind)
+        landed = landed_files(settings, kind)
         for done, path in enumerate(files):
             on_step(Step(done, len(files), path.name))
             try:
@@ -76,10 +76,10 @@ def ingest_files(
                     continue
                 series = _named(path, kind_, series, symbols, intervals)
                 sha256 = _sha256(path)
-                if sha256 in landed:
+                if (series, sha256) in landed:
                     tally.skip(series)
                     continue
-                landed.add(sha256)
+                landed.add((series, sha256))
                 entry = Entry(series, f"file:{path.name}", sha256)
                 yield from unit(_parts(settings, path, kind_, series, symbols), entry)
             except (UnknownLayoutError, zipfile.BadZipFile, pa.ArrowInvalid) as error:

@@ -119,15 +119,23 @@ def land(settings: Settings, batches: Iterable[Batch]) -> Iterator[Batch]:
         yield from waiting
 
 
-def landed_hashes(settings: Settings, kind: KindName) -> set[str]:
-    """Return the sha256 of every file of a kind that the ledger holds."""
+def landed_files(settings: Settings, kind: KindName) -> set[tuple[Series, str]]:
+    """Return what the ledger holds of a kind: series, and sha256 of the file."""
     if not settings.database.exists():
         return set()
     with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
         rows = connection.execute(
-            "select sha256 from raw.landings where kind = ? and sha256 is not null", [kind]
+            """
+            select market, symbol, "interval", sha256
+            from raw.landings
+            where exchange = ? and kind = ? and sha256 is not null
+            """,
+            [settings.exchange, kind],
         ).fetchall()
-    return {sha256 for (sha256,) in rows}
+    return {
+        (Series(kind, market, symbol, interval), sha256)
+        for market, symbol, interval, sha256 in rows
+    }
 
 
 def covered(settings: Settings, series: Series) -> list[tuple[datetime, datetime]]:

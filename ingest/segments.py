@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Self
 
 from ingest import messages
 from ingest.kinds import KINDS
-from ingest.landing import Batch, Entry, Series, land, landed_hashes, unit
+from ingest.landing import Batch, Entry, Series, land, landed_files, unit
 from ingest.report import Report, Tally
 from ingest.settings import Market, Settings
 from ingest.validation import Origin, check, nothing
@@ -112,11 +112,15 @@ def land_segments(settings: Settings) -> Report:
     tally = Tally()
 
     def batches() -> Iterator[Batch]:
-        landed = {kind: landed_hashes(settings, kind) for kind in messages.STREAM_KINDS}
+        landed = {kind: landed_files(settings, kind) for kind in messages.STREAM_KINDS}
         for segment in sorted(settings.segments_directory.glob("*.jsonl.gz")):
             market: Market = "spot" if segment.name.startswith("spot_") else "um"
             sha256 = hashlib.sha256(segment.read_bytes()).hexdigest()
-            missing = [kind for kind in messages.STREAM_KINDS if sha256 not in landed[kind]]
+            missing = [
+                kind
+                for kind in messages.STREAM_KINDS
+                if (Series(kind, market, None), sha256) not in landed[kind]
+            ]
             tables = messages.rows(read_lines(segment)) if missing else {}
             source = f"websocket:{segment.name}"
             origin = Origin(settings.exchange, market, source, datetime.now(UTC))
