@@ -120,9 +120,11 @@ def test_features_of_a_gap_have_no_row_of_their_own(whole: Path) -> None:
         counts = table(
             whole,
             f"""
-            select count(*) filter (is_gap) as gaps, count(*) filter (feature.symbol is not null) as known
-            from int_bars left join {family} as feature
-            using (exchange, market, symbol, interval_minutes, opened_at) where is_gap
+            select count(*) as gaps, count(known_at) as known
+            from int_bars
+            left join (select *, available_at as known_at from {family})
+                using (exchange, market, symbol, interval_minutes, opened_at)
+            where is_gap
             """,
         )
         assert counts.gaps[0] > 0

@@ -73,7 +73,7 @@ final as (
             max(case when snapshot_number = snapshot_count then {{ column }} end) as {{ column }},
         {% endfor -%}
         {% for column in averaged -%}
-            {{ ordered_sum(column, 'snapshot_number') }} / count({{ column }}) as {{ column }}_mean,
+            {{ safe_divide(ordered_sum(column, 'snapshot_number'), 'count(' ~ column ~ ')') }} as {{ column }}_mean,
             max(case when snapshot_number = floor(snapshot_count / 2) + 1 then {{ column }} end) as {{ column }}_mid,
         {% endfor -%}
         {% for column in flows -%}
