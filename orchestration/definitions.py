@@ -1,0 +1,21 @@
+"""What Dagster loads: one graph from the exchange to the signals."""
+
+import dagster as dg
+
+from ingest.settings import Settings
+from orchestration import dbt, schedules
+from orchestration.scoring import scored_bars
+
+
+def definitions(settings: Settings) -> dg.Definitions:
+    """Return the assets, checks, jobs and schedules over a warehouse."""
+    project = dbt.prepared_project(settings)
+    return dg.Definitions(
+        assets=[dbt.models(project), scored_bars],
+        jobs=[schedules.refresh, schedules.retrain],
+        schedules=[schedules.hourly, schedules.daily],
+        resources={"dbt": dbt.command_line(project), "settings": settings},
+    )
+
+
+defs = definitions(Settings())

@@ -1,0 +1,194 @@
+"""The demo: the whole way from an exchange to signals and a verdict, in a warehouse of its own."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import get_args
+
+from rich.console import Console
+
+from ingest import warehouse
+from ingest.files import ingest_files
+from ingest.history import ingest_history
+from ingest.kinds import KindName
+from ingest.report import Report, Step
+from ingest.settings import Settings
+from ingest.simulator import Market, Simulator, simulator, write_books
+from ingest.simulator.source import instant
+from orchestration.build import run_dbt
+from orchestration.report import print_report, print_scored
+from orchestration.stages import Say, stage
+from serving.scoring import score
+
+MARKER = "made-by-tapehouse-demo"
+BOOK_SYMBOLS = 2
+FRESH_KINDS: tuple[KindName, ...] = ("klines", "trades", "funding", "open_interest")
+HISTORY: tuple[KindName, ...] = (*FRESH_KINDS, "liquidations")
+FRESH = timedelta(hours=1)
+
+
+class DemoError(RuntimeError):
+    """The demo will not touch what is not its own."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """The simulated market of the demo; see `ingest.simulator.Market`."""
+
+    seed: int
+    edge: float
+    days: int
+    symbols: tuple[str, ...]
+
+
+def run_simulated(
+    settings: Settings, synthetic: Synthetic, *, build: str, console: Console
+) -> None:
+    """Simulate an exchange, ingest its history, build, score the hour after it, and report.
+
+    It starts from an empty warehouse every time, so it ends in the same state however often it
+    runs and wherever a run before it was killed.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the warehouse, which must be new or made by the demo.
+    synthetic : Synthetic
+        The market.
+    build : {"build", "run"}
+        Dbt's command: with or without the project's tests.
+    console : rich.console.Console
+        Where progress and the report go.
+
+    Raises
+    ------
+    DemoError
+        If the warehouse was not made by the demo.
+    """
+    start_afresh(settings)
+    market = Market(synthetic.seed, synthetic.symbols, days=synthetic.days, edge=synthetic.edge)
+    with simulator(market) as exchange:
+        settings = settings.model_copy(
+            update={"exchange_url": exchange.url, "symbols": list(synthetic.symbols)}
+        )
+        for kind in HISTORY:
+            with stage(console, f"Ingest {kind.replace('_', ' ')} from archives and REST") as say:
+                _ingest_history(settings, kind, exchange, market.start, say)
+        with stage(console, "Ingest books from files") as say:
+            _ingest_books(settings, market, say)
+        _build(settings, build, console)
+        exchange.clock.advance(FRESH)
+        with stage(console, "Ingest the next hour over REST") as say:
+            for kind in FRESH_KINDS:
+                _ingest_history(settings, kind, exchange, market.start, say)
+    _score_and_report(
+        settings,
+        console,
+        note=f"The market is simulated; an edge of {synthetic.edge:g} is planted in it."
+        if synthetic.edge
+        else "The market is simulated, without an edge.",
+    )
+
+
+def run_recorded(settings: Settings, directory: Path, *, build: str, console: Console) -> None:
+    """Ingest the recorded files of a directory, build, score and report.
+
+    Files that landed before are skipped.
+    """
+    for kind in get_args(KindName):
+        with stage(console, f"Ingest {kind.replace('_', ' ')} from files") as say:
+            _say_rows(ingest_files(settings, kind, [directory], on_step=_steps(say)), say)
+    _build(settings, build, console)
+    _score_and_report(settings, console, note=f"The data is what {directory} holds.")
+
+
+def start_afresh(settings: Settings) -> None:
+    """Remove what an earlier demo left beside its warehouse, and mark the place as the demo's.
+
+    Raises
+    ------
+    DemoError
+        If the warehouse exists and no demo made it.
+    """
+    marker = settings.database.parent / MARKER
+    if settings.database.exists():
+        if not marker.exists():
+            raise DemoError(
+                f"{settings.database} was not made by the demo, which would delete it: "
+                "unset TAPEHOUSE_DATABASE or point it at a new file"
+            )
+        warehouse.wait_for_writer(settings.database, timeout_s=settings.writer_timeout_s)
+    for path in (
+        settings.database,
+        settings.database.with_name(f"{settings.database.name}.wal"),
+        settings.snapshot,
+    ):
+        path.unlink(missing_ok=True)
+    for directory in (
+        settings.models_directory,
+        settings.segments_directory,
+        settings.dlt_directory,
+        settings.database.parent / "books",
+    ):
+        shutil.rmtree(directory, ignore_errors=True)
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+
+
+def _ingest_history(
+    settings: Settings, kind: KindName, exchange: Simulator, start: datetime, say: Say
+) -> None:
+    report = ingest_history(
+        settings,
+        kind,
+        start=start,
+        on_step=_steps(say),
+        clock=lambda: instant(exchange.clock.now()),
+    )
+    _say_rows(report, say)
+
+
+def _ingest_books(settings: Settings, market: Market, say: Say) -> None:
+    directory = settings.database.parent / "books"
+    day = market.start
+    while day < market.end:
+        for symbol in settings.symbols[:BOOK_SYMBOLS]:
+            say(f"writing {symbol} of {day:%Y-%m-%d}")
+            write_books(market, settings.market, symbol, day.date(), directory)
+        day += timedelta(days=1)
+    _say_rows(ingest_files(settings, "books", [directory], on_step=_steps(say)), say)
+
+
+def _build(settings: Settings, command: str, console: Console) -> None:
+    with stage(console, f"dbt {command}: features, labels, training, evaluation") as say:
+        run_dbt(settings, command, say=say)
+
+
+def _score_and_report(settings: Settings, console: Console, *, note: str) -> None:
+    with stage(console, "Score the bars that the build did not see") as say:
+        now = datetime.now(UTC).replace(tzinfo=None)
+        scored = score(settings.database, now=now, timeout_s=settings.writer_timeout_s)
+        say(f"{sum(run.bars for run in scored):,} bars")
+    with stage(console, "Publish the read-only snapshot"):
+        warehouse.publish_snapshot(settings.database, timeout_s=settings.writer_timeout_s)
+    print_scored(scored, console=console)
+    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        print_report(connection, settings.database, console, note=note)
+
+
+def _steps(say: Say) -> Callable[[Step], None]:
+    def on_step(step: Step) -> None:
+        say(f"{step.done} of {step.total}, {step.label}")
+
+    return on_step
+
+
+def _say_rows(report: Report, say: Say) -> None:
+    counts = [f"{report.row_count:,} rows"]
+    if report.reject_count:
+        counts.append(f"{report.reject_count:,} rejected")
+    if report.failures:
+        counts.append(f"{len(report.failures)} not to be had ({report.failures[0].unit}, …)")
+    say(", ".join(counts))

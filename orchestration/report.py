@@ -1,0 +1,174 @@
+"""What the commands print: rich tables, plain text where no terminal is attached."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from rich.console import Console
+from rich.table import Table
+
+from serving.scoring import Scored
+
+KINDS = ("klines", "trades", "books", "funding", "open_interest", "liquidations")
+SHOWN_SYMBOLS = 5
+SIGNALS = {1: "long", -1: "short", 0: "flat"}
+QUERIES = (
+    "select * from trd_verdict",
+    "select * from sig_order_flow order by opened_at desc limit 10",
+    "select * from registry.feature_importance order by importance_gain desc limit 10",
+)
+
+
+def print_scored(scored: Sequence[Scored], *, console: Console | None = None) -> None:
+    """Print what a scoring run did, one row per model."""
+    rows = [
+        (
+            run.model,
+            run.version,
+            f"{run.bars:,}",
+            run.first_opened_at or "",
+            run.last_opened_at or "",
+            f"{run.up:,}",
+            f"{run.down:,}",
+            f"{run.flat:,}",
+            f"{run.skipped:,}",
+        )
+        for run in scored
+    ]
+    names = ("model", "version", "bars", "first", "last", "up", "down", "flat", "skipped")
+    (console or Console()).print(_table("Scored", names, rows))
+
+
+def print_report(
+    warehouse: duckdb.DuckDBPyConnection, database: Path, console: Console, *, note: str
+) -> None:
+    """Print what was ingested, how good the model is and what to look at next."""
+    console.print(_ingested(warehouse))
+    console.print(_evaluation(warehouse))
+    console.print(_signals(warehouse))
+    console.print(_verdict(warehouse))
+    ((verdict, passed, count),) = warehouse.execute(
+        "select any_value(verdict), count(*) filter (where is_passed), count(*) from trd_verdict"
+    ).fetchall()
+    console.print(f"Verdict: {verdict}, {passed} of {count} criteria passed. {note}", style="bold")
+    console.print("\nWhere to look next", style="bold")
+    console.print(f"  warehouse  {database}")
+    for query in QUERIES:
+        console.print(f"  SQL        {query}")
+    console.print(
+        f'  run it     .venv/bin/python -c "import duckdb; '
+        f"print(duckdb.connect('{database}', read_only=True).sql('{QUERIES[0]}'))\""
+    )
+    console.print(f"  lineage    TAPEHOUSE_DATABASE={database} make ui")
+
+
+def _ingested(warehouse: duckdb.DuckDBPyConnection) -> Table:
+    counts: dict[tuple[str, str], int] = {}
+    for kind in KINDS:
+        for symbol, count in warehouse.execute(
+            f"select symbol, count(*) from raw.{kind} group by symbol"
+        ).fetchall():
+            counts[kind, symbol] = count
+    totals: dict[str, int] = {}
+    for (_, symbol), count in counts.items():
+        totals[symbol] = totals.get(symbol, 0) + count
+    shown = sorted(totals, key=lambda symbol: -totals[symbol])[:SHOWN_SYMBOLS]
+    others = set(totals) - set(shown)
+    rejects = dict(
+        warehouse.execute("select kind, count(*) from raw.raw_rejects group by kind").fetchall()
+    )
+    rows = [
+        (
+            kind,
+            *(f"{counts.get((kind, symbol), 0):,}" for symbol in shown),
+            *([f"{sum(counts.get((kind, symbol), 0) for symbol in others):,}"] if others else []),
+            f"{rejects.get(kind, 0):,}",
+        )
+        for kind in KINDS
+    ]
+    names = ("rows", *shown, *([f"{len(others)} others"] if others else []), "rejected")
+    return _table("Ingested", names, rows)
+
+
+def _evaluation(warehouse: duckdb.DuckDBPyConnection) -> Table:
+    rows = warehouse.execute(
+        """
+        select
+            strategy, roc_auc, log_loss, trade_count, gross_bps, cost_bps, net_bps, sharpe,
+            t_statistic, max_drawdown_bps
+        from trd_evaluation
+        where model_version = (select any_value(model_version) from trd_verdict)
+        order by strategy <> 'model', strategy
+        """
+    ).fetchall()
+    names = (
+        "strategy",
+        "AUC",
+        "log loss",
+        "trades",
+        "gross",
+        "costs",
+        "net",
+        "Sharpe",
+        "t",
+        "fall",
+    )
+    return _table(
+        "Out of sample, basis points net of costs",
+        (*names, "Sharpe", "t", "max fall"),
+        [
+            (
+                strategy,
+                _number(auc, 3),
+                _number(log_loss, 4),
+                _number(trades, 0),
+                *(_number(value, 1) for value in (gross, cost, net, sharpe, t, fall)),
+            )
+            for strategy, auc, log_loss, trades, gross, cost, net, sharpe, t, fall in rows
+        ],
+    )
+
+
+def _signals(warehouse: duckdb.DuckDBPyConnection) -> Table:
+    rows = warehouse.execute(
+        """
+        select symbol, closed_at, probability, signal
+        from sig_order_flow
+        where model_version = (select any_value(model_version) from trd_verdict)
+        qualify row_number() over (partition by symbol order by closed_at desc) = 1
+        order by symbol
+        """
+    ).fetchall()
+    return _table(
+        "Last signals",
+        ("symbol", "bar closed", "P(up)", "signal"),
+        [
+            (symbol, closed_at, _number(probability, 3), SIGNALS[signal])
+            for symbol, closed_at, probability, signal in rows
+        ],
+    )
+
+
+def _verdict(warehouse: duckdb.DuckDBPyConnection) -> Table:
+    rows = warehouse.execute(
+        "select criterion, is_passed, reason from trd_verdict order by criterion_number"
+    ).fetchall()
+    return _table(
+        "Criteria",
+        ("criterion", "passed", "reason"),
+        [(criterion, "yes" if passed else "no", reason) for criterion, passed, reason in rows],
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:,.{digits}f}"
+
+
+def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in names:
+        table.add_column(name, justify="left" if name in (*names[:1], "reason") else "right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
