@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow
 
 ROOT = Path(__file__).resolve().parents[1]
-MY_LAYERS = [f"path:models/{layer}" for layer in ("models", "predictions", "signals", "trading")]
 START = datetime(2024, 12, 10)
 HORIZON = 5
 VOLATILITY = 8e-4
@@ -118,5 +117,15 @@ def build_market(directory: Path, *, seed: int, edge: float, days: int = 20) -> 
         write_dataset(
             connection, seed=seed, edge=edge, days=days, symbols=["BTCUSDT", "ETHUSDT", "SOLUSDT"]
         )
-    run_dbt(database, "build", "--select", *MY_LAYERS)
+    build(database)
     return database
+
+
+def build(database: Path, *arguments: str) -> str:
+    """Build everything after the dataset, without the unit tests of the models."""
+    return run_dbt(
+        database,
+        *("build", *arguments, "--exclude-resource-type", "unit_test"),
+        *("--select", "path:models/models", "path:models/predictions"),
+        *("path:models/signals", "path:models/trading"),
+    )

@@ -22,7 +22,7 @@ def features(generator: np.random.Generator, rows: int = ROWS) -> npt.NDArray[np
 
 
 def booster(matrix: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]) -> lightgbm.Booster:
-    parameters = {"objective": "binary", "verbosity": -1, "num_threads": 2, "seed": 1}
+    parameters = {"objective": "binary", "verbosity": -1, "num_threads": 1, "seed": 1}
     return lightgbm.train(
         parameters, lightgbm.Dataset(matrix, label=labels.astype(np.float32)), num_boost_round=60
     )

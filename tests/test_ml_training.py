@@ -81,7 +81,7 @@ def test_predictions_in_sql_are_those_of_lightgbm_called_directly(
     parameters = {
         **{"objective": "binary", "verbosity": -1, "deterministic": True, "force_row_wise": True},
         **{"learning_rate": 0.1, "max_depth": 6, "num_leaves": 64, "lambda_l2": 1},
-        **{"min_sum_hessian_in_leaf": 1},
+        **{"min_sum_hessian_in_leaf": 1, "num_threads": 1},
     }
     train_set = lightgbm.Dataset(training, label=learned)
     oracle = lightgbm.train(

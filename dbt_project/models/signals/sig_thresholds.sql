@@ -1,6 +1,6 @@
 {# The threshold of each model version: the best net of costs on the validation part, none where none paid. #}
 
-{{ config(materialized='incremental', unique_key=['model_name', 'model_version']) }}
+{{ config(materialized='incremental', unique_key=['model_name', 'model_version'], full_refresh=false) }}
 
 {% set minimum_signals = 50 %}
 

@@ -1,6 +1,6 @@
 {# The model and its baselines over the test part: classification and profit. #}
 
-{{ config(materialized='incremental', unique_key=['model_version', 'strategy']) }}
+{{ config(materialized='incremental', unique_key=['model_version', 'strategy'], full_refresh=false) }}
 
 with
 

@@ -1,0 +1,267 @@
+"""Predictions, signals, positions and the verdict, against independent computations."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from ml_fixtures import build, build_market, run_dbt
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+    roc_curve,
+)
+
+from ml.plugin import create_functions
+
+COST_BPS = 5.0
+HOLDING_BARS = 5
+SERIES = "exchange, market, symbol, interval_minutes"
+
+
+@pytest.fixture(scope="module")
+def edge_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_market(tmp_path_factory.mktemp("edge"), seed=7, edge=0.5)
+
+
+@pytest.fixture
+def edge(edge_market: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(str(edge_market), read_only=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def edge_copy(edge_market: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    shutil.copytree(edge_market.parent, tmp_path, dirs_exist_ok=True)
+    return tmp_path / edge_market.name
+
+
+def verdict(connection: duckdb.DuckDBPyConnection) -> dict[str, bool]:
+    rows = connection.execute(
+        "select criterion, is_passed, verdict from trd_verdict order by criterion_number"
+    ).fetchall()
+    passed = {criterion: is_passed for criterion, is_passed, _ in rows}
+    assert {verdict for _, _, verdict in rows} == {"GO" if all(passed.values()) else "NO-GO"}
+    return passed
+
+
+def test_a_planted_edge_is_found(edge: duckdb.DuckDBPyConnection) -> None:
+    assert [name for name, passed in verdict(edge).items() if not passed] == []
+    auc = edge.execute(
+        "select strategy, roc_auc from trd_evaluation where roc_auc is not null order by all"
+    ).fetchall()
+    assert [strategy for strategy, _ in auc] == ["model", "shuffled_labels"]
+    assert auc[0][1] > 0.6
+    assert abs(auc[1][1] - 0.5) < 0.05
+
+
+def test_a_market_without_an_edge_is_a_no_go(tmp_path: Path) -> None:
+    database = build_market(tmp_path, seed=7, edge=0)
+    with duckdb.connect(str(database), read_only=True) as connection:
+        passed = verdict(connection)
+        assert passed["out_of_sample_rows"]
+        assert not passed["roc_auc_lower_bound"]
+        assert not passed["t_statistic"]
+
+
+def test_no_prediction_was_made_in_sample(edge: duckdb.DuckDBPyConnection) -> None:
+    for name in ("order_flow", "order_flow_shuffled"):
+        found = edge.execute(
+            f"""
+            select min(closed_at) >= (select train_end_at from ml_{name}),
+                count(*) = (
+                    select count(*) from ds_order_flow
+                    where closed_at >= (select train_end_at from ml_{name})
+                )
+            from pred_{name}
+            """
+        ).fetchall()
+        assert found == [(True, True)]
+
+
+def test_positions_and_profits_are_those_of_a_loop_over_bars(
+    edge: duckdb.DuckDBPyConnection,
+) -> None:
+    start = edge.execute(
+        "select min(closed_at) from ds_order_flow where split = 'test'"
+    ).fetchall()[0][0]
+    found = edge.execute(
+        "select symbol, opened_at, position, turnover, gross_bps, net_bps from trd_positions "
+        "where strategy = 'model' order by symbol, opened_at"
+    ).fetchall()
+    expected = []
+    for (symbol,) in edge.execute("select distinct symbol from int_bars order by all").fetchall():
+        bars = edge.execute(
+            "select opened_at, close_price, coalesce(signal, 0) from int_bars "
+            f"left join sig_order_flow using ({SERIES}, opened_at) "
+            "where symbol = ? and int_bars.closed_at >= ? order by opened_at",
+            [symbol, start],
+        ).fetchall()
+        signals, held, previous = [], 0.0, None
+        for opened_at, close, signal in bars:
+            position = sum(signals[-HOLDING_BARS:]) / HOLDING_BARS
+            earned = 0.0
+            if close is not None and previous is not None:
+                earned = 1e4 * position * (close / previous - 1)
+            turnover = abs(position - held)
+            row = (symbol, opened_at, position, turnover, earned, earned - COST_BPS * turnover)
+            expected.append(row)
+            signals.append(signal)
+            held, previous = position, close
+    assert [row[:2] for row in found] == [row[:2] for row in expected]
+    assert np.allclose([row[2:] for row in found], [row[2:] for row in expected], atol=1e-9)
+    assert np.count_nonzero([row[2] for row in found]) > 500
+
+
+def test_statistics_of_hours_are_those_of_numpy(edge: duckdb.DuckDBPyConnection) -> None:
+    hours = edge.execute(
+        "select sum(net_bps) / 3 as net_bps from trd_positions where strategy = 'model' "
+        "group by date_trunc('hour', opened_at) order by date_trunc('hour', opened_at)"
+    ).fetchnumpy()["net_bps"]
+    equity = np.cumsum(hours)
+    drawdown = (np.maximum.accumulate(np.maximum(equity, 0)) - equity).max()
+    t_statistic = hours.mean() / (hours.std(ddof=1) / np.sqrt(len(hours)))
+    sharpe = hours.mean() / hours.std(ddof=1) * np.sqrt(24 * 365)
+    found = edge.execute(
+        "select block_count, net_bps, t_statistic, sharpe, max_drawdown_bps from trd_evaluation "
+        "where strategy = 'model'"
+    ).fetchall()[0]
+    assert found == pytest.approx((len(hours), hours.sum(), t_statistic, sharpe, drawdown))
+
+
+def test_the_threshold_is_the_best_of_the_validation_part(
+    edge: duckdb.DuckDBPyConnection,
+) -> None:
+    best = edge.execute(
+        "select threshold from sig_threshold_candidates where model_name = 'ml_order_flow' "
+        "and signal_count >= 50 and net_bps > 0 order by net_bps desc limit 1"
+    ).fetchall()
+    chosen = "select threshold from sig_thresholds where model_name = 'ml_order_flow'"
+    assert len(best) == 1
+    assert edge.execute(chosen).fetchall() == best
+
+
+def test_classification_agrees_with_scikit_learn(edge: duckdb.DuckDBPyConnection) -> None:
+    judged = edge.execute(
+        "select is_up_5, probability from ds_order_flow "
+        f"inner join pred_order_flow using ({SERIES}, opened_at) where split = 'test'"
+    ).fetchnumpy()
+    labels, probability = judged["is_up_5"], judged["probability"]
+    found = edge.execute(
+        "select row_count, positive_count, accuracy, log_loss, roc_auc from trd_classification "
+        "where strategy = 'model'"
+    ).fetchall()[0]
+    assert found == pytest.approx(
+        (
+            len(labels),
+            labels.sum(),
+            accuracy_score(labels, probability > 0.5),
+            log_loss(labels, probability),
+            roc_auc_score(labels, probability),
+        )
+    )
+
+
+def test_the_verbs_agree_with_scikit_learn(edge_copy: Path) -> None:
+    query = "select * from ds_order_flow where split = 'test'"
+    model = "ref('ml_order_flow')"
+    verbs = {
+        "predicted": f"ml_predict({model}, \"{query}\")",
+        "evaluated": f"ml_evaluate({model}, \"{query}\")",
+        "roc": f"ml_roc_curve({model}, \"{query}\")",
+        "matrix": f"ml_confusion_matrix({model}, \"{query}\")",
+    }
+    inline = "with " + ", ".join(f"{name} as ({{{{ {verb} }}}})" for name, verb in verbs.items())
+    printed = run_dbt(
+        edge_copy, "compile", "--inline", inline + " select 1", "--output", "json", "--quiet"
+    )
+    sql = json.loads(printed)["compiled"].removesuffix("select 1")
+    with duckdb.connect(str(edge_copy)) as connection:
+        create_functions(connection, database=edge_copy)
+        connection.execute("set threads = 1")
+        rows = connection.execute(
+            f"{sql} select is_up_5, predicted_is_up_5, predicted_is_up_5_probs from predicted"
+        ).fetchall()
+        evaluated = connection.execute(f"{sql} select columns(*) from evaluated").fetchall()[0]
+        names = [column[0] for column in connection.description or []]
+        roc = connection.execute(
+            f"{sql} select false_positive_rate, recall, threshold from roc order by threshold desc"
+        ).fetchnumpy()
+        matrix = connection.execute(f"{sql} from matrix order by expected_label").fetchall()
+    labels = np.array([row[0] for row in rows])
+    predicted = np.array([row[1] for row in rows])
+    probability = np.array(
+        [next(each["prob"] for each in row[2] if each["label"]) for row in rows]
+    )
+    assert [row[2][0]["label"] for row in rows] == predicted.tolist()
+    assert dict(zip(names, evaluated, strict=True)) == pytest.approx(
+        {
+            "precision": precision_score(labels, predicted),
+            "recall": recall_score(labels, predicted),
+            "accuracy": accuracy_score(labels, predicted),
+            "f1_score": f1_score(labels, predicted),
+            "log_loss": log_loss(labels, probability),
+            "roc_auc": roc_auc_score(labels, probability),
+        }
+    )
+    rates, recalls, thresholds = roc_curve(labels, probability, drop_intermediate=False)
+    assert roc["false_positive_rate"] == pytest.approx(rates[1:])
+    assert roc["recall"] == pytest.approx(recalls[1:])
+    assert roc["threshold"] == pytest.approx(thresholds[1:])
+    assert [list(row[1:]) for row in matrix] == confusion_matrix(labels, predicted).tolist()
+
+
+def test_building_twice_changes_nothing_and_in_two_batches_gives_what_one_gives(
+    edge_copy: Path,
+) -> None:
+    signals = "select * from sig_order_flow order by all"
+    with duckdb.connect(str(edge_copy)) as connection:
+        at_once = connection.execute(signals).fetchall()
+        connection.execute(
+            "delete from pred_order_flow where symbol = 'ETHUSDT' or opened_at > '2024-12-29'"
+        )
+    printed = build(edge_copy)
+    assert printed.count("are unchanged, training skipped") == 2
+    with duckdb.connect(str(edge_copy)) as connection:
+        assert connection.execute(signals).fetchall() == at_once
+        assert connection.execute("select count(*) from registry.models").fetchall() == [(2,)]
+
+
+def test_a_retrained_model_is_judged_beside_its_earlier_version(edge_copy: Path) -> None:
+    with duckdb.connect(str(edge_copy)) as connection:
+        before = connection.execute("select model_version from ml_order_flow").fetchall()[0][0]
+        kept = connection.execute("select * from trd_evaluation order by all").fetchall()
+        connection.execute("update ds_order_flow set noise_0 = 0 where split = 'train'")
+    build(edge_copy, "--full-refresh")
+    with duckdb.connect(str(edge_copy)) as connection:
+        after = connection.execute("select model_version from ml_order_flow").fetchall()[0][0]
+        assert after != before
+        assert connection.execute(
+            "select * from trd_evaluation where model_version = ? order by all", [before]
+        ).fetchall() == kept
+        versions = "select distinct model_version from {} order by all"
+        for table in ("pred_order_flow", "sig_order_flow", "trd_evaluation"):
+            assert connection.execute(versions.format(table)).fetchall() == sorted(
+                [(before,), (after,)]
+            )
+        assert connection.execute(versions.format("trd_verdict")).fetchall() == [(after,)]
+
+
+def test_without_a_test_part_the_verdict_is_no_go_and_says_why(edge_copy: Path) -> None:
+    with duckdb.connect(str(edge_copy)) as connection:
+        connection.execute("update ds_order_flow set split = null where split = 'test'")
+        connection.execute("delete from trd_evaluation")
+    run_dbt(edge_copy, "run", "--select", "path:models/trading")
+    with duckdb.connect(str(edge_copy)) as connection:
+        assert connection.execute(
+            "select distinct reason, verdict from trd_verdict"
+        ).fetchall() == [("no out-of-sample rows", "NO-GO")]
