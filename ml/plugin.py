@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import numpy as np
+import numpy.typing as npt
 import pyarrow
 from dbt.adapters.duckdb.credentials import DuckDBCredentials
 from dbt.adapters.duckdb.plugins import BasePlugin
+from duckdb.func import PythonUDFType
 
 from ingest.settings import PROJECT_ROOT, Settings
 from ingest.warehouse import wait_for_writer
@@ -28,16 +30,21 @@ class Plugin(BasePlugin):
     ``tapehouse_predict(model_version, features)`` gives the probability that the label is true.
     """
 
-    def update_connection_config(self, creds: DuckDBCredentials, config: dict[str, Any]) -> None:
+    def update_connection_config(
+        self,
+        creds: DuckDBCredentials,
+        config: dict[str, Any],  # noqa: ARG002
+    ) -> None:
         """Create the directory of the database file and wait until no one else writes to it."""
+        self.database = Path(creds.path)
         if creds.path != ":memory:":
-            Path(creds.path).parent.mkdir(parents=True, exist_ok=True)
-            wait_for_writer(Path(creds.path), timeout_s=Settings().writer_timeout_s)
+            self.database.parent.mkdir(parents=True, exist_ok=True)
+            wait_for_writer(self.database, timeout_s=Settings().writer_timeout_s)
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
         """Create the registry and the functions."""
         registry.create(conn)
-        create_functions(conn, database=Path(self.creds.path))
+        create_functions(conn, database=self.database)
 
 
 def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -> None:
@@ -93,7 +100,7 @@ def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -
         "tapehouse_train", train, ["varchar"] * 3, "varchar", side_effects=True
     )
     connection.create_function(
-        "tapehouse_predict", predict, ["varchar", "float[]"], "double", type="arrow"
+        "tapehouse_predict", predict, ["varchar", "float[]"], "double", type=PythonUDFType.ARROW
     )
 
 
@@ -108,6 +115,7 @@ def git_revision() -> str | None:
     return found.stdout.strip() if found.returncode == 0 else None
 
 
-def _matrix(features: pyarrow.Array) -> np.ndarray:
+def _matrix(features: pyarrow.Array) -> npt.NDArray[np.float32]:
     lists = features.combine_chunks() if isinstance(features, pyarrow.ChunkedArray) else features
-    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)
+    values = np.asarray(lists.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
+    return values.reshape(len(lists), -1)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -279,7 +279,7 @@ def _fit(
     validation_set = lightgbm.Dataset(validation, label=judged, reference=train_set)
     losses: dict[str, dict[str, list[float]]] = {}
     finished_at = [perf_counter()]
-    callbacks = [
+    callbacks: list[Callable[..., Any]] = [
         lightgbm.record_evaluation(losses),
         lambda _: finished_at.append(perf_counter()),
     ]

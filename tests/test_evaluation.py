@@ -175,10 +175,10 @@ def test_the_verbs_agree_with_scikit_learn(edge_copy: Path) -> None:
     query = "select * from ds_order_flow where split = 'test'"
     model = "ref('ml_order_flow')"
     verbs = {
-        "predicted": f"ml_predict({model}, \"{query}\")",
-        "evaluated": f"ml_evaluate({model}, \"{query}\")",
-        "roc": f"ml_roc_curve({model}, \"{query}\")",
-        "matrix": f"ml_confusion_matrix({model}, \"{query}\")",
+        "predicted": f'ml_predict({model}, "{query}")',
+        "evaluated": f'ml_evaluate({model}, "{query}")',
+        "roc": f'ml_roc_curve({model}, "{query}")',
+        "matrix": f'ml_confusion_matrix({model}, "{query}")',
     }
     inline = "with " + ", ".join(f"{name} as ({{{{ {verb} }}}})" for name, verb in verbs.items())
     printed = run_dbt(
@@ -199,9 +199,7 @@ def test_the_verbs_agree_with_scikit_learn(edge_copy: Path) -> None:
         matrix = connection.execute(f"{sql} from matrix order by expected_label").fetchall()
     labels = np.array([row[0] for row in rows])
     predicted = np.array([row[1] for row in rows])
-    probability = np.array(
-        [next(each["prob"] for each in row[2] if each["label"]) for row in rows]
-    )
+    probability = np.array([next(each["prob"] for each in row[2] if each["label"]) for row in rows])
     assert [row[2][0]["label"] for row in rows] == predicted.tolist()
     assert dict(zip(names, evaluated, strict=True)) == pytest.approx(
         {
@@ -245,9 +243,12 @@ def test_a_retrained_model_is_judged_beside_its_earlier_version(edge_copy: Path)
     with duckdb.connect(str(edge_copy)) as connection:
         after = connection.execute("select model_version from ml_order_flow").fetchall()[0][0]
         assert after != before
-        assert connection.execute(
-            "select * from trd_evaluation where model_version = ? order by all", [before]
-        ).fetchall() == kept
+        assert (
+            connection.execute(
+                "select * from trd_evaluation where model_version = ? order by all", [before]
+            ).fetchall()
+            == kept
+        )
         versions = "select distinct model_version from {} order by all"
         for table in ("pred_order_flow", "sig_order_flow", "trd_evaluation"):
             assert connection.execute(versions.format(table)).fetchall() == sorted(

@@ -79,9 +79,16 @@ def test_predictions_in_sql_are_those_of_lightgbm_called_directly(
     training, learned = matrix(warehouse, "split = 'train'")
     validation, judged = matrix(warehouse, "split = 'validation'")
     parameters = {
-        **{"objective": "binary", "verbosity": -1, "deterministic": True, "force_row_wise": True},
-        **{"learning_rate": 0.1, "max_depth": 6, "num_leaves": 64, "lambda_l2": 1},
-        **{"min_sum_hessian_in_leaf": 1, "num_threads": 1},
+        "objective": "binary",
+        "verbosity": -1,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": 1,
+        "learning_rate": 0.1,
+        "max_depth": 6,
+        "num_leaves": 64,
+        "lambda_l2": 1,
+        "min_sum_hessian_in_leaf": 1,
     }
     train_set = lightgbm.Dataset(training, label=learned)
     oracle = lightgbm.train(
@@ -112,9 +119,7 @@ def test_the_registry_says_what_was_learned_from_what(
     models = registry.active_models(warehouse)
     sha256 = models[0].sha256
     assert models == [
-        registry.Model(
-            "ml_test", sha256[:16], "active", tuple(FEATURES), "is_up_5", sha256, *ends
-        )
+        registry.Model("ml_test", sha256[:16], "active", tuple(FEATURES), "is_up_5", sha256, *ends)
     ]
     assert done["model_version"] == sha256[:16]
     path = registry.model_file(warehouse, database, sha256)
