@@ -51,7 +51,7 @@ def run_dbt(settings: Settings, command: str, *, say: Say) -> None:
         ]
     )
     # Dbt leaves its connection open until the process ends, and the warehouse shut with it.
-    DuckDBConnectionManager.close_all_connections()
+    DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
     if result.exception:
         raise BuildError(f"dbt {command} stopped: {result.exception}")
     if not result.success:

@@ -13,6 +13,7 @@ from ingest import warehouse
 from ingest.files import ingest_files
 from ingest.history import ingest_history
 from ingest.kinds import KindName
+from ingest.recorder import record
 from ingest.report import Report, Step
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator, simulator, write_books
@@ -27,6 +28,8 @@ BOOK_SYMBOLS = 2
 FRESH_KINDS: tuple[KindName, ...] = ("klines", "trades", "funding", "open_interest")
 HISTORY: tuple[KindName, ...] = (*FRESH_KINDS, "liquidations")
 FRESH = timedelta(hours=1)
+RECORDING_S = 3.0
+RECORDING_SPEED = 60.0
 
 
 class DemoError(RuntimeError):
@@ -74,14 +77,16 @@ def run_simulated(
             update={"exchange_url": exchange.url, "symbols": list(synthetic.symbols)}
         )
         for kind in HISTORY:
-            with stage(console, f"Ingest {kind.replace('_', ' ')} from archives and REST") as say:
+            with stage(console, f"Ingest {_words(kind)} from archives and REST") as say:
                 _ingest_history(settings, kind, exchange, market.start, say)
         with stage(console, "Ingest books from files") as say:
             _ingest_books(settings, market, say)
+        with stage(console, f"Record {settings.symbols[0]} spot streams") as say:
+            _record_spot(settings, market, say)
         _build(settings, build, console)
         exchange.clock.advance(FRESH)
-        with stage(console, "Ingest the next hour over REST") as say:
-            for kind in FRESH_KINDS:
+        for kind in FRESH_KINDS:
+            with stage(console, f"Ingest {_words(kind)} of the next hour over REST") as say:
                 _ingest_history(settings, kind, exchange, market.start, say)
     _score_and_report(
         settings,
@@ -98,7 +103,7 @@ def run_recorded(settings: Settings, directory: Path, *, build: str, console: Co
     Files that landed before are skipped.
     """
     for kind in get_args(KindName):
-        with stage(console, f"Ingest {kind.replace('_', ' ')} from files") as say:
+        with stage(console, f"Ingest {_words(kind)} from files") as say:
             _say_rows(ingest_files(settings, kind, [directory], on_step=_steps(say)), say)
     _build(settings, build, console)
     _score_and_report(settings, console, note=f"The data is what {directory} holds.")
@@ -159,6 +164,22 @@ def _ingest_books(settings: Settings, market: Market, say: Say) -> None:
             write_books(market, settings.market, symbol, day.date(), directory)
         day += timedelta(days=1)
     _say_rows(ingest_files(settings, "books", [directory], on_step=_steps(say)), say)
+
+
+def _record_spot(settings: Settings, market: Market, say: Say) -> None:
+    with simulator(market, speed=RECORDING_SPEED) as exchange:
+        report = record(
+            settings.model_copy(update={"exchange_url": exchange.url}),
+            seconds=RECORDING_S,
+            market="spot",
+            symbols=settings.symbols[:1],
+            clock=lambda: instant(exchange.clock.now()),
+        )
+    _say_rows(report, say)
+
+
+def _words(kind: KindName) -> str:
+    return kind.replace("_", " ")
 
 
 def _build(settings: Settings, command: str, console: Console) -> None:

@@ -1,10 +1,11 @@
 """What the commands print: rich tables, plain text where no terminal is attached."""
 
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import duckdb
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -25,10 +26,10 @@ def print_scored(scored: Sequence[Scored], *, console: Console | None = None) ->
     rows = [
         (
             run.model,
-            run.version,
+            run.version[:8],
             f"{run.bars:,}",
-            run.first_opened_at or "",
-            run.last_opened_at or "",
+            _time(run.first_opened_at),
+            _time(run.last_opened_at),
             f"{run.up:,}",
             f"{run.down:,}",
             f"{run.flat:,}",
@@ -36,7 +37,7 @@ def print_scored(scored: Sequence[Scored], *, console: Console | None = None) ->
         )
         for run in scored
     ]
-    names = ("model", "version", "bars", "first", "last", "up", "down", "flat", "skipped")
+    names = ("model", "version", "bars", "first bar", "last bar", "up", "down", "flat", "skipped")
     (console or Console()).print(_table("Scored", names, rows))
 
 
@@ -95,37 +96,26 @@ def _evaluation(warehouse: duckdb.DuckDBPyConnection) -> Table:
     rows = warehouse.execute(
         """
         select
-            strategy, roc_auc, log_loss, trade_count, gross_bps, cost_bps, net_bps, sharpe,
-            t_statistic, max_drawdown_bps
+            strategy, roc_auc, trade_count, gross_bps, cost_bps, net_bps, sharpe, t_statistic,
+            max_drawdown_bps
         from trd_evaluation
         where model_version = (select any_value(model_version) from trd_verdict)
         order by strategy <> 'model', strategy
         """
     ).fetchall()
-    names = (
-        "strategy",
-        "AUC",
-        "log loss",
-        "trades",
-        "gross",
-        "costs",
-        "net",
-        "Sharpe",
-        "t",
-        "fall",
-    )
     return _table(
-        "Out of sample, basis points net of costs",
-        (*names, "Sharpe", "t", "max fall"),
+        "Out of sample, in basis points",
+        ("strategy", "AUC", "trades", "gross", "costs", "net", "Sharpe", "t", "drawdown"),
         [
             (
                 strategy,
                 _number(auc, 3),
-                _number(log_loss, 4),
                 _number(trades, 0),
-                *(_number(value, 1) for value in (gross, cost, net, sharpe, t, fall)),
+                *(_number(value, 0) for value in (gross, cost, net)),
+                *(_number(value, 1) for value in (sharpe, t)),
+                _number(drawdown, 0),
             )
-            for strategy, auc, log_loss, trades, gross, cost, net, sharpe, t, fall in rows
+            for strategy, auc, trades, gross, cost, net, sharpe, t, drawdown in rows
         ],
     )
 
@@ -144,7 +134,7 @@ def _signals(warehouse: duckdb.DuckDBPyConnection) -> Table:
         "Last signals",
         ("symbol", "bar closed", "P(up)", "signal"),
         [
-            (symbol, closed_at, _number(probability, 3), SIGNALS[signal])
+            (symbol, _time(closed_at), _number(probability, 3), SIGNALS[signal])
             for symbol, closed_at, probability, signal in rows
         ],
     )
@@ -152,23 +142,29 @@ def _signals(warehouse: duckdb.DuckDBPyConnection) -> Table:
 
 def _verdict(warehouse: duckdb.DuckDBPyConnection) -> Table:
     rows = warehouse.execute(
-        "select criterion, is_passed, reason from trd_verdict order by criterion_number"
+        "select reason, is_passed from trd_verdict order by criterion_number"
     ).fetchall()
-    return _table(
-        "Criteria",
-        ("criterion", "passed", "reason"),
-        [(criterion, "yes" if passed else "no", reason) for criterion, passed, reason in rows],
-    )
+    table = _table("Criteria", ("passed",), [])
+    table.add_column("reason")
+    for reason, is_passed in rows:
+        table.add_row("yes" if is_passed else "no", reason)
+    return table
 
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:,.{digits}f}"
 
 
-def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for name in names:
-        table.add_column(name, justify="left" if name in (*names[:1], "reason") else "right")
+        table.add_column(name, justify="left" if name == names[0] else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*map(str, row))
+        table.add_row(*row)
     return table
+
+
+def _time(time: datetime | None) -> str:
+    return "" if time is None else f"{time:%m-%d %H:%M}"
