@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import duckdb
 import numpy as np
@@ -58,14 +59,22 @@ def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -
         The warehouse file; models lie in ``models/`` beside it.
     """
     one_at_a_time = Lock()
+    # The connection keeps its functions; were they to keep the connection, none would ever go.
+    lender = ref(connection)
+
+    def cursor() -> duckdb.DuckDBPyConnection:
+        lending = lender()
+        if lending is None:
+            raise ReferenceError(f"the connection to {database} is gone")
+        return lending.cursor()
 
     def train(model_name: str, sql: str, config: str) -> str:
         # LightGBM takes a second to import, and most of dbt's commands train nothing.
         from ml import training
 
-        with one_at_a_time, connection.cursor() as cursor:
+        with one_at_a_time, cursor() as own:
             done = training.train(
-                cursor,
+                own,
                 model_name,
                 sql,
                 database=database,
@@ -78,8 +87,8 @@ def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -
     def session(model_version: str) -> "onnxruntime.InferenceSession":
         from ml import onnx_model
 
-        with connection.cursor() as cursor:
-            found = cursor.execute(
+        with cursor() as own:
+            found = own.execute(
                 "select any_value(onnx_sha256) from registry.models where model_version = ?",
                 [model_version],
             ).fetchone()
@@ -87,7 +96,7 @@ def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -
                 raise registry.ModelMissingError(
                     f"the registry of {database} has no model of version {model_version}"
                 )
-            return onnx_model.load(registry.model_file(cursor, database, found[0]))
+            return onnx_model.load(registry.model_file(own, database, found[0]))
 
     def predict(model_version: pyarrow.Array, features: pyarrow.Array) -> pyarrow.Array:
         from ml import onnx_model

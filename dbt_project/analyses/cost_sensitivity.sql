@@ -27,8 +27,19 @@ positions as (
 
 all_series as (
 
-    select count(*) as series_count
-    from (select distinct exchange, market, symbol, interval_minutes from positions) as distinct_series
+    select distinct
+        exchange,
+        market,
+        symbol,
+        interval_minutes
+
+    from positions
+
+),
+
+portfolio as (
+
+    select count(*) as series_count from all_series
 
 ),
 
@@ -36,11 +47,11 @@ totals as (
 
     select
         positions.strategy,
-        sum(positions.gross_bps) / max(all_series.series_count) as gross_bps,
-        sum(positions.turnover) / max(all_series.series_count) as turnover
+        sum(positions.gross_bps) / max(portfolio.series_count) as gross_bps,
+        sum(positions.turnover) / max(portfolio.series_count) as turnover
 
     from positions
-    cross join all_series
+    cross join portfolio
 
     group by positions.strategy
 

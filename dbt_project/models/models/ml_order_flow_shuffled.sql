@@ -46,7 +46,9 @@ dealt as (
     select
         split,
         is_up_5,
-        row_number() over (partition by split order by {{ text_hash('cast(row_in_part as ' ~ dbt.type_string() ~ ')') }}, row_in_part) as row_in_part
+        row_number() over (
+            partition by split order by {{ text_hash(dbt.cast('row_in_part', dbt.type_string())) }}, row_in_part
+        ) as row_in_part
 
     from numbered
 

@@ -1,4 +1,4 @@
-{# Probabilities of ml_order_flow for bars after the end of its training, each written once per model version. #}
+{# Probabilities of ml_order_flow after the end of its training, each written once per model version. #}
 
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
@@ -7,26 +7,49 @@
 
 with
 
-fresh as (
+closed as (
 
     select *
-    from {{ dataset }} as dataset
+    from {{ dataset }}
 
-    where
-        closed_at >= {{ ml_train_end_at(model, dataset) }}
-        {% if is_incremental() -%}
-            and not exists (
-                select 1
-                from {{ this }} as written
-                where
-                    written.model_version = {{ ml_model_version(model, dataset) }}
-                    and written.exchange = dataset.exchange
-                    and written.market = dataset.market
-                    and written.symbol = dataset.symbol
-                    and written.interval_minutes = dataset.interval_minutes
-                    and written.opened_at = dataset.opened_at
-            )
-        {%- endif %}
+    where closed_at >= {{ ml_train_end_at(model, dataset) }}
+
+),
+
+written as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at
+
+    {% if is_incremental() -%}
+        from {{ this }}
+
+        where model_version = {{ ml_model_version(model, dataset) }}
+    {%- else -%}
+        from closed
+
+        where false
+    {%- endif %}
+
+),
+
+fresh as (
+
+    select closed.*
+
+    from closed
+    left join written
+        on closed.exchange = written.exchange
+        and closed.market = written.market
+        and closed.symbol = written.symbol
+        and closed.interval_minutes = written.interval_minutes
+        and closed.opened_at = written.opened_at
+
+    where written.opened_at is null
 
 ),
 

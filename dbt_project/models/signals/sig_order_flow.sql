@@ -1,4 +1,4 @@
-{# The side to take after each bar, from the probabilities of ml_order_flow and the threshold of their model version. #}
+{# The side to take after each bar: the probability of ml_order_flow held against its threshold. #}
 
 {{ config(materialized='view') }}
 

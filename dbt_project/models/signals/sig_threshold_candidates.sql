@@ -1,6 +1,7 @@
 {# What each threshold would have earned on the validation part, net of costs. #}
 
 {% set thresholds = ['5e-3', '1e-2', '2e-2', '3e-2', '5e-2', '75e-3', '1e-1', '15e-2'] %}
+{% set candidate = 'model_name, model_version, threshold' %}
 {% set series = 'exchange, market, symbol, interval_minutes' %}
 
 with
@@ -39,7 +40,11 @@ predictions as (
 
 models as (
 
-    select distinct model_name, model_version from predictions
+    select distinct
+        model_name,
+        model_version
+
+    from predictions
 
 ),
 
@@ -100,7 +105,7 @@ positions as (
 
     select
         *,
-        {{ tranches('signal', 'partition by model_name, model_version, threshold, ' ~ series ~ ' order by opened_at') }} as position
+        {{ tranches('signal', 'partition by ' ~ candidate ~ ', ' ~ series ~ ' order by opened_at') }} as position
 
     from signals
 
@@ -114,7 +119,7 @@ traded as (
 
     from positions
 
-    window by_series as (partition by model_name, model_version, threshold, {{ series }} order by opened_at)
+    window by_series as (partition by {{ candidate }}, {{ series }} order by opened_at)
 
 ),
 
@@ -131,7 +136,7 @@ final as (
 
     from traded
 
-    group by model_name, model_version, threshold
+    group by {{ candidate }}
 
 )
 

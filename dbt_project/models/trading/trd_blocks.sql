@@ -21,8 +21,19 @@ positions as (
 
 all_series as (
 
-    select count(*) as series_count
-    from (select distinct exchange, market, symbol, interval_minutes from positions) as distinct_series
+    select distinct
+        exchange,
+        market,
+        symbol,
+        interval_minutes
+
+    from positions
+
+),
+
+portfolio as (
+
+    select count(*) as series_count from all_series
 
 ),
 
@@ -31,12 +42,12 @@ final as (
     select
         positions.strategy,
         positions.block_at,
-        sum(positions.gross_bps) / max(all_series.series_count) as gross_bps,
-        sum(positions.cost_bps) / max(all_series.series_count) as cost_bps,
-        sum(positions.net_bps) / max(all_series.series_count) as net_bps
+        sum(positions.gross_bps) / max(portfolio.series_count) as gross_bps,
+        sum(positions.cost_bps) / max(portfolio.series_count) as cost_bps,
+        sum(positions.net_bps) / max(portfolio.series_count) as net_bps
 
     from positions
-    cross join all_series
+    cross join portfolio
 
     group by positions.strategy, positions.block_at
 

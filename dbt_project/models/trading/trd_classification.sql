@@ -1,4 +1,4 @@
-{# How well the probabilities tell up from down on the test part, and how sure that is when labels overlap and symbols move together. #}
+{# How well probabilities tell up from down on the test part, when labels overlap and symbols move together. #}
 
 {% set series = 'exchange, market, symbol, interval_minutes' %}
 

@@ -61,6 +61,7 @@ profits as (
         sum(net_bps) as net_bps,
         avg(net_bps) as net_bps_per_block,
         stddev_samp(net_bps) as volatility_bps_per_block,
+        {{ safe_divide('avg(net_bps)', 'stddev_samp(net_bps)') }} as net_bps_per_volatility,
         max(drawdown_bps) as max_drawdown_bps
 
     from drawn
@@ -91,8 +92,8 @@ final as (
         profits.net_bps,
         profits.net_bps_per_block,
         profits.volatility_bps_per_block,
-        {{ safe_divide('profits.net_bps_per_block', 'profits.volatility_bps_per_block') }} * sqrt(24 * 365) as sharpe,
-        {{ safe_divide('profits.net_bps_per_block', 'profits.volatility_bps_per_block') }} * sqrt(profits.block_count) as t_statistic,
+        profits.net_bps_per_volatility * sqrt(24 * 365) as sharpe,
+        profits.net_bps_per_volatility * sqrt(profits.block_count) as t_statistic,
         profits.max_drawdown_bps
 
     from positions

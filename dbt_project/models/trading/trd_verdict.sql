@@ -21,31 +21,35 @@ evaluation as (
 
 ),
 
+judged_model as (
+
+    select
+        row_count,
+        trade_count,
+        roc_auc,
+        roc_auc_lower_bound,
+        net_bps_per_block,
+        t_statistic,
+        net_bps,
+        sharpe
+
+    from evaluation
+
+    where strategy = 'model'
+
+),
+
 model as (
 
     select
         version.model_version,
-        model.*,
+        judged_model.*,
         shuffled.roc_auc as shuffled_roc_auc,
         shuffled.net_bps as shuffled_net_bps,
         hold.sharpe as hold_sharpe
 
     from version
-    left join (
-        select
-            row_count,
-            trade_count,
-            roc_auc,
-            roc_auc_lower_bound,
-            net_bps_per_block,
-            t_statistic,
-            net_bps,
-            sharpe
-
-        from evaluation
-
-        where strategy = 'model'
-    ) as model on true
+    left join judged_model on true
     left join evaluation as shuffled on shuffled.strategy = 'shuffled_labels'
     left join evaluation as hold on hold.strategy = 'buy_and_hold'
 
