@@ -4,6 +4,7 @@ import dagster as dg
 
 from ingest.settings import Settings
 from orchestration import dbt, schedules
+from orchestration.ingestion import raw_tables
 from orchestration.scoring import scored_bars
 
 
@@ -11,7 +12,7 @@ def definitions(settings: Settings) -> dg.Definitions:
     """Return the assets, checks, jobs and schedules over a warehouse."""
     project = dbt.prepared_project(settings)
     return dg.Definitions(
-        assets=[dbt.models(project), scored_bars],
+        assets=[*raw_tables, dbt.models(project), scored_bars],
         jobs=[schedules.refresh, schedules.retrain],
         schedules=[schedules.hourly, schedules.daily],
         resources={"dbt": dbt.command_line(project), "settings": settings},

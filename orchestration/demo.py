@@ -1,8 +1,9 @@
 """The demo: the whole way from an exchange to signals and a verdict, in a warehouse of its own."""
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -23,7 +24,7 @@ from orchestration.report import print_report, print_scored
 from orchestration.stages import Say, stage
 from serving.scoring import score
 
-MARKER = "made-by-tapehouse-demo"
+MARKER = "demo.json"
 BOOK_SYMBOLS = 2
 FRESH_KINDS: tuple[KindName, ...] = ("klines", "trades", "funding", "open_interest")
 HISTORY: tuple[KindName, ...] = (*FRESH_KINDS, "liquidations")
@@ -44,6 +45,10 @@ class Synthetic:
     edge: float
     days: int
     symbols: tuple[str, ...]
+
+    def market(self) -> Market:
+        """Return the market."""
+        return Market(self.seed, self.symbols, days=self.days, edge=self.edge)
 
 
 def run_simulated(
@@ -70,8 +75,8 @@ def run_simulated(
     DemoError
         If the warehouse was not made by the demo.
     """
-    start_afresh(settings)
-    market = Market(synthetic.seed, synthetic.symbols, days=synthetic.days, edge=synthetic.edge)
+    start_afresh(settings, synthetic)
+    market = synthetic.market()
     with simulator(market) as exchange:
         settings = settings.model_copy(
             update={"exchange_url": exchange.url, "symbols": list(synthetic.symbols)}
@@ -109,7 +114,13 @@ def run_recorded(settings: Settings, directory: Path, *, build: str, console: Co
     _score_and_report(settings, console, note=f"The data is what {directory} holds.")
 
 
-def start_afresh(settings: Settings) -> None:
+def simulated(settings: Settings) -> Synthetic | None:
+    """Return the market that a demo's warehouse was filled from, None for any other warehouse."""
+    marker = settings.database.parent / MARKER
+    return Synthetic(**json.loads(marker.read_text())) if marker.exists() else None
+
+
+def start_afresh(settings: Settings, synthetic: Synthetic) -> None:
     """Remove what an earlier demo left beside its warehouse, and mark the place as the demo's.
 
     Raises
@@ -139,7 +150,7 @@ def start_afresh(settings: Settings) -> None:
     ):
         shutil.rmtree(directory, ignore_errors=True)
     marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    marker.write_text(json.dumps(asdict(synthetic)))
 
 
 def _ingest_history(

@@ -2,10 +2,15 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from ingest.settings import Settings
+from ingest.simulator import simulator
+from orchestration.demo import FRESH, simulated
 
 CONFIGURATION = Path(__file__).with_name("dagster.yaml")
 
@@ -20,10 +25,32 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def serve(settings: Settings, *, port: int) -> None:
-    """Replace this process by Dagster's web server and daemon on 127.0.0.1."""
+def serve(settings: Settings, *, port: int) -> int:
+    """Run Dagster's web server and daemon on 127.0.0.1 until they are stopped.
+
+    The warehouse of the demo is fed by its own simulated exchange, whose time goes on from where
+    the demo left it.
+
+    Returns
+    -------
+    int
+        Dagster's exit code.
+    """
     command = [
         *(sys.executable, "-m", "dagster", "dev", "--module-name", "orchestration.definitions"),
         *("--host", "127.0.0.1", "--port", str(port)),
     ]
-    os.execve(sys.executable, command, environment(settings))
+    variables = environment(settings)
+    with ExitStack() as stack:
+        synthetic = simulated(settings)
+        if synthetic and settings.exchange_url is None:
+            market = synthetic.market()
+            exchange = stack.enter_context(simulator(market, speed=1.0, now=market.end + FRESH))
+            variables |= {
+                "TAPEHOUSE_EXCHANGE_URL": exchange.url,
+                "TAPEHOUSE_SYMBOLS": ",".join(synthetic.symbols),
+            }
+        process = stack.enter_context(subprocess.Popen(command, env=variables))
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda received, _frame: process.send_signal(received))
+        return process.wait()

@@ -181,5 +181,5 @@ def _ingest(
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
     show(report, settings.database)
-    if report.failures or not (report.row_count or report.skipped_units):
+    if report.failures:
         raise typer.Exit(1)

@@ -12,4 +12,4 @@ def ui(
     from ingest.settings import Settings
     from orchestration.ui import serve
 
-    serve(Settings(), port=port)
+    raise typer.Exit(serve(Settings(), port=port))
