@@ -38,7 +38,9 @@ minutes_in_bars as (
     select
         klines.*,
         longer_intervals.longer_minutes,
-        {{ bar_opened_at('klines.opened_at', 'longer_intervals.longer_minutes') }} as bar_opened_at
+        {{ bar_opened_at('klines.opened_at', 'longer_intervals.longer_minutes') }} as bar_opened_at,
+        {# A minute without trades repeats the close before it: no price of the longer bar. #}
+        case when coalesce(klines.trade_count, 1) > 0 then klines.opened_at end as traded_at
 
     from klines
     cross join longer_intervals
@@ -56,9 +58,9 @@ rolled_up as (
         longer_minutes as interval_minutes,
         bar_opened_at as opened_at,
         max(available_at) as available_at,
-        min_by(open_price, opened_at) as open_price,
-        max(high_price) as high_price,
-        min(low_price) as low_price,
+        coalesce(min_by(open_price, traded_at), min_by(open_price, opened_at)) as open_price,
+        coalesce(max(case when traded_at is not null then high_price end), max(high_price)) as high_price,
+        coalesce(min(case when traded_at is not null then low_price end), min(low_price)) as low_price,
         max_by(close_price, opened_at) as close_price,
         {{ exact_sum('volume') }} as volume,
         {{ exact_sum('quote_volume') }} as quote_volume,
