@@ -226,7 +226,12 @@ def _fetch(url: str, file: Path) -> None:
 
 @contextmanager
 def _get(url: str) -> Iterator[IO[bytes]]:
-    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+    try:
+        answer = urllib.request.urlopen(url, timeout=_TIMEOUT_S)  # noqa: S310
+    except HTTPError as error:
+        error.close()
+        raise
+    with answer:
         yield answer
 
 

@@ -60,7 +60,7 @@ def ingest_files(
     Raises
     ------
     FileNotFoundError
-        If a path does not exist.
+        If a path does not exist, or a directory holds no such file.
     """
     kind_ = KINDS[kind]
     files = [file for path in paths for file in _files(path, kind_)]
@@ -95,7 +95,12 @@ def _files(path: Path, kind: Kind) -> list[Path]:
     if not path.is_dir():
         raise FileNotFoundError(f"there is no file or directory {path}")
     found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-    return [file for file in found if _holds(file, kind)]
+    held = [file for file in found if _holds(file, kind)]
+    if not held:
+        raise FileNotFoundError(
+            f"none of the {len(found)} CSV, zip and Parquet files below {path} holds {kind.name}"
+        )
+    return held
 
 
 def _holds(path: Path, kind: Kind) -> bool:

@@ -23,8 +23,7 @@ SourceName = Literal["auto", "archives", "rest"]
 DEFAULT_SPAN = timedelta(days=30)
 _REST_KINDS = ("klines", "trades", "books", "funding", "open_interest")
 _FUTURES_KINDS = ("funding", "open_interest", "liquidations")
-# The archive of a day appears within a day of its end.
-_PUBLISHED_WITHIN = timedelta(days=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class ExchangeUnreachableError(RuntimeError):
@@ -141,14 +140,21 @@ class _Run:
         for series, archives, rest in plans:
             unpublished: list[Span] = []
             yield from self._archives(archives, unpublished)
-            yield from self._rest(series, [*rest, *unpublished])
+            if self.source == "archives" or series.kind not in _REST_KINDS:
+                for span in merge(unpublished):
+                    self.tally.fail(_name(series, *span), "no archive is published")
+            else:
+                yield from self._rest(series, [*rest, *unpublished])
         self.on_step(Step(self.total, self.total, "done"))
 
     def _plan(
         self, series: Series, start: datetime, end: datetime
     ) -> tuple[list[Archive], list[Span]]:
+        self.tally.expect(series)
         if series.kind == "books":
             return [], [(self.now, self.now)]
+        if series.interval:
+            end -= (end - _EPOCH) % timedelta(microseconds=INTERVALS_US[series.interval])
         spans = missing(self.settings, series, start, end)
         if not spans:
             self.tally.skip(series)
@@ -189,16 +195,11 @@ class _Run:
             self.tally.fail(archive.path, str(error))
 
     def _rest(self, series: Series, spans: list[Span]) -> Iterator[Batch]:
+        source = f"rest:{series.kind}"
+        origin = self._origin(series, source)
         for start, end in merge(spans):
-            name = " ".join(filter(None, (series.symbol, series.kind, series.interval)))
-            name = f"{name} {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"
+            name = _name(series, start, end)
             self._step(name)
-            if self.source == "archives" or series.kind not in _REST_KINDS:
-                if end < self.now - _PUBLISHED_WITHIN or series.kind not in _REST_KINDS:
-                    self.tally.fail(name, "no archive is published, and REST was not asked for")
-                continue
-            source = f"rest:{series.kind}"
-            origin = self._origin(series, source)
             try:
                 for page in pages(self.exchange, series, start, end):
                     checked = check(KINDS[series.kind], page.table, origin)
@@ -220,3 +221,8 @@ class _Run:
     def _step(self, label: str) -> None:
         self.on_step(Step(self.done, self.total, label))
         self.done += 1
+
+
+def _name(series: Series, start: datetime, end: datetime) -> str:
+    parts = (series.symbol, series.kind, series.interval)
+    return f"{' '.join(filter(None, parts))} {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M}"

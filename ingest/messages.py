@@ -31,7 +31,8 @@ def rows(lines: Iterable[bytes]) -> dict[KindName, pa.Table]:
     found: dict[KindName, list[Row]] = {}
     for line in lines:
         message = json.loads(line)
-        parsed = parse(message["stream"], message["data"])
+        data = message["data"]
+        parsed = parse(message["stream"], data) if isinstance(data, dict) else None
         if parsed:
             kind, row = parsed
             row["received_at"] = message["received_at"]

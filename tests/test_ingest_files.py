@@ -106,7 +106,8 @@ def test_every_recorded_file_lands_as_it_is_and_only_once(kind: str, shared_data
     for path in files:
         is_aggregate = path.name.startswith("agg_trades")
         sql = sums.format(**(AGGREGATE_NAMES if is_aggregate else names))
-        row = duckdb.sql(f"select {sql} from '{path}'").fetchall()[0]
+        with duckdb.connect() as connection:
+            row = connection.execute(f"select {sql} from '{path}'").fetchall()[0]
         expected.append((path.name, path.parent.name, *row))
     found = query(
         f"""
@@ -241,6 +242,7 @@ def test_a_file_that_does_not_tell_its_symbol_takes_the_named_one(file: Path) ->
     [
         ["klines", "--from", "files"],
         ["klines", "nowhere.csv"],
+        ["klines", "docs"],
         ["klines", ".", "--from", "rest"],
         ["klines", ".", "--start", "2024-01-01"],
         ["funding", "--market", "spot"],

@@ -37,7 +37,7 @@ def checked(kind: str, *rows: dict[str, Any], interval: str = "1m") -> Checked:
 
 
 def reasons(result: Checked) -> list[str]:
-    return result.rejects["reason"].to_pylist()
+    return [str(reason) for reason in result.rejects["reason"].to_pylist()]
 
 
 def test_a_kline_lands_with_its_close_time_and_without_invented_numbers() -> None:

@@ -73,8 +73,9 @@ def test_a_busy_warehouse_names_the_process_that_holds_it(database: Path) -> Non
 
 def test_a_session_waits_until_the_other_process_is_done(database: Path) -> None:
     with another_writer(database) as holder:
-        assert holder.stdin
-        release = threading.Timer(0.5, lambda: (holder.stdin.write("\n"), holder.stdin.flush()))
+        stdin = holder.stdin
+        assert stdin
+        release = threading.Timer(0.5, lambda: (stdin.write("\n"), stdin.flush()))
         release.start()
         with warehouse.writing(database, timeout_s=30) as connection:
             assert connection.execute("select count(*) from raw.klines").fetchall() == [(0,)]
