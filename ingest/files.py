@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ingest import books
 from ingest.kinds import INTERVALS_US, KINDS, Kind, KindName
 from ingest.landing import Batch, Entry, Series, land, landed_files, unit
+from ingest.replay import is_changes
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings
 from ingest.tabular import SUFFIXES, column_names, first_fields, is_header, read
@@ -106,7 +107,7 @@ def _files(path: Path, kind: Kind) -> list[Path]:
 def _holds(path: Path, kind: Kind) -> bool:
     names = first_fields(path)
     if path.suffix == ".parquet" or is_header(names):
-        if books.is_long(names):
+        if books.is_long(names) or is_changes(names):
             return kind.name == "books"
         try:
             match_columns(kind, names, constants=_KNOWN_OTHERWISE, where=path.name)
@@ -154,7 +155,7 @@ def _named(
     path: Path, kind: Kind, series: Series, symbols: Sequence[str], intervals: Sequence[str]
 ) -> Series:
     columns = column_names(path, kind)
-    if not books.is_long(columns):
+    if not books.is_long(columns) and not is_changes(columns):
         match_columns(kind, columns, constants=_KNOWN_OTHERWISE, where=path.name)
     names = {name.lower() for name in columns}
     symbol, interval = series.symbol, series.interval

@@ -13,6 +13,7 @@ import pyarrow.parquet
 
 from ingest import books
 from ingest.kinds import AGGREGATE_ID_NAMES, Kind
+from ingest.replay import is_changes, replay
 from ingest.validation import Checked, Origin, UnknownLayoutError, check, reject
 
 SUFFIXES = (".csv", ".zip", ".parquet")
@@ -82,7 +83,8 @@ def read(path: Path, kind: Kind, origin: Origin) -> Iterator[Checked]:
         is_aggregate = any(name in names for name in AGGREGATE_ID_NAMES)
         constants = (*origin.constants, ("is_aggregate", is_aggregate))
         origin = replace(origin, constants=constants)
-    for part in _parts(path, kind):
+    symbol = dict(origin.constants).get("symbol")
+    for part in _parts(path, kind, str(symbol)):
         table = part.table
         if books.is_long(table.column_names):
             table = books.from_levels(table)
@@ -93,8 +95,10 @@ def read(path: Path, kind: Kind, origin: Origin) -> Iterator[Checked]:
         yield checked
 
 
-def _parts(path: Path, kind: Kind) -> Iterator[Part]:
-    if path.suffix == ".parquet":
+def _parts(path: Path, kind: Kind, symbol: str) -> Iterator[Part]:
+    if kind.name == "books" and is_changes(first_fields(path)):
+        yield Part(replay(path, symbol))
+    elif path.suffix == ".parquet":
         yield from _read_parquet(path)
     else:
         yield from _read_csv(path, column_names(path, kind))

@@ -77,6 +77,8 @@ FILES = {
     "open_interest": "open_interest_*",
     "liquidations": "liquidations*",
 }
+# Books spelled out level by level or change by change: other rows land than the file has.
+LEVELS = ("depth_snapshot", "depth_diff")
 
 
 def ingest(*arguments: object) -> Result:
@@ -113,13 +115,13 @@ def test_every_recorded_file_lands_as_it_is_and_only_once(kind: str, shared_data
         f"""
         select source[6:], market, {sums.format(**LANDED_NAMES[kind])}
         from raw.{kind}
-        where source not like 'file:depth_snapshot%'
+        where not regexp_matches(source, '^file:depth_(snapshot|diff)')
         group by all
         """
     )
     assert sorted(found) == sorted(expected)
     ledger = query("select source[6:], market, row_count from raw.landings")
-    landed = [row for row in ledger if not row[0].startswith("depth_snapshot")]
+    landed = [row for row in ledger if not row[0].startswith(LEVELS)]
     assert sorted(landed) == [row[:3] for row in sorted(expected)]
 
     again = ingest(command, shared_data)
@@ -157,6 +159,34 @@ def test_books_of_one_row_per_level_become_snapshots(shared_data: Path) -> None:
     assert query("select symbol, count(*), min(reason) from raw.raw_rejects group by all") == [
         ("ETHBTC", 2, "neither the exchange's time nor the arrival is known")
     ]
+
+
+def test_replayed_changes_agree_with_the_recorded_best_prices(shared_data: Path) -> None:
+    changes = shared_data / "um" / "depth_diff_BTCUSDT.parquet"
+    result = ingest("books", changes)
+    assert result.exit_code == 0, result.output
+    ticker = shared_data / "um" / "book_ticker_BTCUSDT.parquet"
+    assert query(
+        f"""
+        select
+            count(*),
+            count(distinct epoch_ms(event_time) // 1000),
+            count_if(len(bid_prices) = 20 and len(ask_prices) = 20),
+            count_if(bid_prices[1] = best_bid_price and ask_prices[1] = best_ask_price),
+            count_if(bid_quantities[1] = best_bid_qty and ask_quantities[1] = best_ask_qty)
+        from raw.books as book
+        asof join (select * rename (event_time as ticker_at) from '{ticker}') as ticker
+            on book.last_update_id >= ticker.update_id
+        """
+    ) == [(346, 346, 346, 346, 346)]
+
+
+def test_changes_without_their_snapshot_are_refused(shared_data: Path, tmp_path: Path) -> None:
+    changes = tmp_path / "depth_diff_BTCUSDT.parquet"
+    changes.symlink_to(shared_data / "um" / "depth_diff_BTCUSDT.parquet")
+    result = ingest("books", changes)
+    assert result.exit_code == 1
+    assert "put it beside them as depth_snapshot_BTCUSDT.parquet" in result.output
 
 
 @pytest.mark.parametrize("text", [f"{LINE}\n", f"{HEADER}\n{LINE}\n", f"\ufeff{HEADER}\r\n{LINE}"])
