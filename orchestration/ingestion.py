@@ -1,5 +1,6 @@
 """The raw tables as Dagster assets, each fed by the exchange's history."""
 
+from datetime import datetime
 from typing import get_args
 
 import dagster as dg
@@ -29,7 +30,7 @@ def raw_table(kind: KindName) -> dg.AssetsDefinition:
         description=DESCRIPTIONS[kind],
     )
     def ingested(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-        report = ingest_history(settings, kind)
+        report = ingest_history(settings, kind, start=_first_ingested(settings, kind))
         timeout_s = settings.writer_timeout_s
         with warehouse.reading(settings.database, timeout_s=timeout_s) as connection:
             ((row_count,),) = connection.execute(f"select count(*) from raw.{kind}").fetchall()
@@ -46,3 +47,15 @@ def raw_table(kind: KindName) -> dg.AssetsDefinition:
 
 
 raw_tables = [raw_table(kind) for kind in get_args(KindName)]
+
+
+def _first_ingested(settings: Settings, kind: KindName) -> datetime | None:
+    """Return where the history that was taken from the exchange begins, None if there is none."""
+    if not settings.database.exists():
+        return None
+    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        rows: list[tuple[datetime | None]] = connection.execute(
+            "select min(covered_from) from raw.landings where kind = ? and exchange = ?",
+            [kind, settings.exchange],
+        ).fetchall()
+    return rows[0][0]

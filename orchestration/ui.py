@@ -50,7 +50,8 @@ def serve(settings: Settings, *, port: int) -> int:
                 "TAPEHOUSE_EXCHANGE_URL": exchange.url,
                 "TAPEHOUSE_SYMBOLS": ",".join(synthetic.symbols),
             }
+        # Ctrl-C reaches Dagster by itself; a handler, unlike "ignore", is not inherited.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, lambda _number, _frame: process.terminate())
         process = stack.enter_context(subprocess.Popen(command, env=variables))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda received, _frame: process.send_signal(received))
         return process.wait()
