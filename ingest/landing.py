@@ -23,7 +23,6 @@ from ingest.settings import Market, Settings
 from ingest.validation import Checked
 
 dlt.config["runtime.dlthub_telemetry"] = False
-dlt.config["load.truncate_staging_dataset"] = False
 
 ROWS_AT_ONCE = 1_000_000
 BYTES_AT_ONCE = 256_000_000
