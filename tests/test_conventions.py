@@ -87,11 +87,27 @@ def test_imports_point_from_orchestration_to_serving_to_ml_to_ingest(project_roo
     assert wrong == []
 
 
+def opens_a_file(path: Path) -> bool:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    in_memory = [
+        node.func
+        for node in nodes
+        if isinstance(node, ast.Call)
+        and [ast.unparse(argument) for argument in node.args] in ([], ["':memory:'"])
+    ]
+    return any(
+        isinstance(node, ast.Attribute)
+        and ast.unparse(node) == "duckdb.connect"
+        and node not in in_memory
+        for node in nodes
+    )
+
+
 def test_only_the_warehouse_module_opens_a_database_file(project_root: Path) -> None:
     opening = [
         str(path.relative_to(project_root))
         for path in python_files(project_root, *PACKAGES)
-        if re.search(r"duckdb\.connect\((?!\)|\":memory:\")", path.read_text())
+        if opens_a_file(path)
     ]
     assert opening == ["ingest/warehouse.py"]
 
@@ -186,7 +202,7 @@ def test_models_read_top_to_bottom_and_leave_dialects_to_macros(
         lines = node["raw_code"].rstrip().splitlines()
         if not re.fullmatch(r"select \* from \w+", lines[-1].strip()):
             wrong.append(f"{node['name']} does not end with 'select * from <last>'")
-        if len(lines) > 130:
+        if len(lines) > 150:
             wrong.append(f"{node['name']} has {len(lines)} lines")
         wrong += [
             f"{node['name']} mentions {word}"
@@ -211,7 +227,7 @@ def test_telemetry_is_off_in_the_projects_own_configuration(project_root: Path) 
     landing = (project_root / "ingest" / "landing.py").read_text()
     assert dbt["flags"]["send_anonymous_usage_stats"] is False
     assert dagster["telemetry"]["enabled"] is False
-    assert "dlthub_telemetry" in landing
+    assert '"RUNTIME__DLTHUB_TELEMETRY"] = "false"' in landing
 
 
 def test_the_lock_is_hashed_and_names_no_host(project_root: Path) -> None:
