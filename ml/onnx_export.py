@@ -53,6 +53,8 @@ def export(booster: lightgbm.Booster) -> bytes:
         target_opset=15,
         zipmap=False,
     )
+    # The converter keeps them in a set, whose order changes from process to process.
+    model.opset_import.sort(key=lambda entry: entry.domain)
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     beyond = {name: opset for name, opset in opsets.items() if opset > OPSET_LIMITS.get(name, 0)}
     onnx: bytes = model.SerializeToString(deterministic=True)
