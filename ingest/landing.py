@@ -4,6 +4,8 @@ The ledger row is written after dlt has committed the rows it speaks of. A run t
 between lands those rows again next time, and staging keeps one of each.
 """
 
+import gc
+import os
 import shutil
 import tempfile
 import threading
@@ -22,10 +24,11 @@ from ingest.kinds import KINDS, Kind, KindName
 from ingest.settings import Market, Settings
 from ingest.validation import Checked
 
-dlt.config["runtime.dlthub_telemetry"] = False
+# dlt.config would start the telemetry before it could be told not to.
+os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
-ROWS_AT_ONCE = 1_000_000
-BYTES_AT_ONCE = 256_000_000
+ROWS_AT_ONCE = 500_000
+BYTES_AT_ONCE = 128_000_000
 _LANDING = threading.Lock()
 
 
@@ -96,7 +99,7 @@ def land(settings: Settings, batches: Iterable[Batch]) -> Iterator[Batch]:
     settings : Settings
         Names the warehouse; what dlt needs while it works lies in ``dlt_directory``.
     batches : iterable of Batch
-        Read while the warehouse is not held, up to about a million rows at a time.
+        Read while the warehouse is not held, up to about half a million rows at a time.
 
     Raises
     ------
@@ -223,6 +226,10 @@ def _write(settings: Settings, batches: list[Batch]) -> None:
         if resources:
             _run_dlt(settings, connection, resources)
         _enter(settings, connection, entries)
+    # dlt's objects refer to each other in circles and hold the tables: without this, a peak of
+    # 1.2 GB that grows with the run, instead of 0.9 GB (2.3 million candles).
+    del resources
+    gc.collect()
 
 
 def _run_dlt(

@@ -284,10 +284,18 @@ def test_misuse_exits_with_2_and_touches_nothing(arguments: list[str]) -> None:
     assert not Settings().database.exists()
 
 
+def test_landing_leaves_the_telemetry_of_dlt_off(file: Path) -> None:
+    from dlt.common.runtime import anon_tracker
+
+    file.write_text(LINE)
+    assert ingest("klines", file).exit_code == 0
+    assert anon_tracker._ANON_TRACKER_ENDPOINT is None
+
+
 def test_a_run_killed_at_any_moment_is_made_whole_by_the_next(tmp_path: Path) -> None:
     directory = tmp_path / "um"
     directory.mkdir()
-    rows = 300_000
+    rows = 200_000
     for symbol in ("AAAUSDT", "BBBUSDT", "CCCUSDT", "DDDUSDT"):
         one = pa.array(np.ones(rows))
         times = pa.array(1_500_000_000_000 // 60_000 * 60_000 + np.arange(rows) * 60_000)

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -37,7 +36,7 @@ def show(report: Report, database: Path) -> None:
     table = Table(
         title=f"Landed in {database}",
         title_justify="left",
-        box=SIMPLE,
+        box=None,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
