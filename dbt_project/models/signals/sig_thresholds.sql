@@ -1,6 +1,6 @@
-{# The threshold of each model version: the best net of costs on the validation part, none where none paid. #}
+{# The threshold of each model version, chosen once: the best net of costs on its validation part, or none. #}
 
-{{ config(materialized='incremental', unique_key=['model_name', 'model_version'], full_refresh=false) }}
+{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 {% set minimum_signals = 50 %}
 
@@ -30,6 +30,17 @@ ranked as (
         ) as place
 
     from candidates
+
+    {% if is_incremental() -%}
+        where
+            not exists (
+                select 1
+                from {{ this }} as chosen
+                where
+                    chosen.model_name = candidates.model_name
+                    and chosen.model_version = candidates.model_version
+            )
+    {%- endif %}
 
 ),
 
