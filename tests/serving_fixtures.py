@@ -1,0 +1,98 @@
+"""A small warehouse over a simulated market: ingested once, built once, copied for each test."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from ingest import warehouse
+from ingest.files import ingest_files
+from ingest.history import ingest_history
+from ingest.settings import PROJECT_ROOT, Settings
+from ingest.simulator import Market, Simulator, simulator, write_books
+
+SYMBOLS = ["BTCUSDT", "ETHUSDT"]
+SIGNALS = """
+    select exchange, market, symbol, interval_minutes, opened_at, closed_at, available_at,
+        model_name, model_version, probability, threshold, signal
+    from sig_order_flow
+    order by all
+"""
+
+
+def ingest(settings: Settings, market: Market) -> None:
+    for kind in ("klines", "trades", "funding"):
+        ingest_history(settings, kind, start=market.start)
+
+
+def run_dbt(settings: Settings, *selection: str) -> None:
+    artifacts = str(settings.database.parent / "dbt")
+    arguments = [
+        *(str(Path(sys.executable).with_name("dbt")), "--quiet", "run", *selection),
+        *("--project-dir", str(PROJECT_ROOT / "dbt_project"), "--profiles-dir", str(PROJECT_ROOT)),
+        *("--target-path", artifacts, "--log-path", artifacts),
+    ]
+    environment = os.environ | {"TAPEHOUSE_DATABASE": str(settings.database)}
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def signals(settings: Settings) -> list[tuple[object, ...]]:
+    with warehouse.reading(settings.database) as connection:
+        return connection.execute(SIGNALS).fetchall()
+
+
+@pytest.fixture(scope="session")
+def market() -> Market:
+    return Market(seed=3, symbols=SYMBOLS, days=4, edge=1.0)
+
+
+@pytest.fixture(scope="session")
+def ingested(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse's directory with the raw rows of four days."""
+    directory = tmp_path_factory.mktemp("ingested")
+    with simulator(market) as exchange:
+        settings = Settings(
+            database=directory / "tapehouse.duckdb", exchange_url=exchange.url, symbols=SYMBOLS
+        )
+        ingest(settings, market)
+    for day in (2, 3):
+        date = (market.start + timedelta(days=day)).date()
+        write_books(market, "um", SYMBOLS[0], date, directory / "books")
+    ingest_files(settings, "books", [directory / "books"])
+    return directory
+
+
+@pytest.fixture(scope="session")
+def built(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, after `dbt run`."""
+    directory = tmp_path_factory.mktemp("built") / "warehouse"
+    shutil.copytree(ingested, directory)
+    run_dbt(Settings(database=directory / "tapehouse.duckdb"))
+    return directory
+
+
+@pytest.fixture
+def exchange(market: Market) -> Iterator[Simulator]:
+    with simulator(market) as running:
+        yield running
+
+
+@pytest.fixture
+def settings(built: Path, tmp_path: Path, exchange: Simulator) -> Settings:
+    """Settings of a copy of the built warehouse, connected to the exchange."""
+    shutil.copytree(built, tmp_path / "warehouse")
+    return Settings(
+        database=tmp_path / "warehouse" / "tapehouse.duckdb",
+        exchange_url=exchange.url,
+        symbols=SYMBOLS,
+    )
+
+
+def start_of_last_day(market: Market) -> datetime:
+    return market.end.replace(tzinfo=None) - timedelta(days=1)

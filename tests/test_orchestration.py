@@ -1,0 +1,105 @@
+"""Dagster: one graph, nothing phantom, and the same signals as dbt alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from serving_fixtures import SYMBOLS, built, exchange, ingested, market, signals
+
+from ingest.settings import Settings
+from ingest.simulator import Simulator
+from orchestration import ui
+
+__all__ = ["built", "exchange", "ingested", "market"]
+
+GRAPH = """
+import json
+from orchestration.definitions import defs
+
+graph = defs.resolve_asset_graph()
+assets = {key.to_user_string(): graph.get(key) for key in graph.materializable_asset_keys}
+print(json.dumps({
+    "phantom": [key.to_user_string() for key in graph.external_asset_keys],
+    "groups": sorted({asset.group_name for asset in assets.values()}),
+    "undescribed": sorted(name for name, asset in assets.items() if not asset.description),
+    "raw": sorted(name for name in assets if name.startswith("raw/")),
+    "parents": {
+        name: sorted(key.to_user_string() for key in assets[name].parent_keys)
+        for name in ("stg_klines", "scored_bars")
+    },
+    "checks": len(graph.asset_check_keys),
+    "schedules": {
+        name: [defs.resolve_schedule_def(name).cron_schedule, defs.resolve_schedule_def(name).job_name]
+        for name in ("hourly", "daily")
+    },
+    "trained": {
+        job: sorted(
+            key.to_user_string()
+            for key in defs.resolve_job_def(job).asset_layer.executable_asset_keys
+            if key.to_user_string().startswith("ml_")
+        )
+        for job in ("refresh", "retrain")
+    },
+}))
+"""
+
+
+def run(settings: Settings, *arguments: str) -> str:
+    environment = ui.environment(settings) | {
+        "TAPEHOUSE_EXCHANGE_URL": settings.exchange_url or "http://127.0.0.1:9",
+        "TAPEHOUSE_SYMBOLS": ",".join(settings.symbols),
+    }
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(database=tmp_path / "tapehouse.duckdb")
+    graph = json.loads(run(settings, "-c", GRAPH).splitlines()[-1])
+    kinds = ("books", "funding", "klines", "liquidations", "open_interest", "trades")
+    assert graph["checks"] > 50
+    del graph["checks"]
+    assert graph == {
+        "phantom": [],
+        "groups": [
+            *("datasets", "features", "intermediate", "labels", "models", "predictions"),
+            *("raw", "scoring", "signals", "staging", "trading"),
+        ],
+        "undescribed": [],
+        "raw": [f"raw/{kind}" for kind in kinds],
+        "parents": {"stg_klines": ["raw/klines"], "scored_bars": ["sig_order_flow"]},
+        "schedules": {"hourly": ["5 1-23 * * *", "refresh"], "daily": ["5 0 * * *", "retrain"]},
+        "trained": {"refresh": [], "retrain": ["ml_order_flow", "ml_order_flow_shuffled"]},
+    }
+
+
+@pytest.mark.long
+def test_materializing_all_with_one_process_per_step_gives_the_signals_of_dbt_alone(
+    ingested: Path, built: Path, tmp_path: Path, exchange: Simulator
+) -> None:
+    shutil.copytree(ingested, tmp_path / "warehouse")
+    settings = Settings(
+        database=tmp_path / "warehouse" / "tapehouse.duckdb",
+        exchange_url=exchange.url,
+        symbols=SYMBOLS,
+    )
+    job = ("-m", "dagster", "job", "execute", "-m", "orchestration.definitions", "-j", "retrain")
+    run(settings, *job)
+    expected = signals(Settings(database=built / "tapehouse.duckdb"))
+    assert len(expected) > 0
+    assert signals(settings) == expected
+
+
+def test_the_home_that_the_ui_prepares_sends_nothing_out(tmp_path: Path) -> None:
+    settings = Settings(database=tmp_path / "tapehouse.duckdb")
+    home = Path(ui.environment(settings)["DAGSTER_HOME"])
+    assert home == tmp_path / "dagster"
+    assert yaml.safe_load((home / "dagster.yaml").read_text())["telemetry"] == {"enabled": False}

@@ -1,0 +1,174 @@
+"""Scoring gives what the batch gives, once."""
+
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from serving_fixtures import (
+    SYMBOLS,
+    built,
+    exchange,
+    ingest,
+    ingested,
+    market,
+    run_dbt,
+    settings,
+    signals,
+    start_of_last_day,
+)
+
+from ingest import warehouse
+from ingest.settings import Settings
+from ingest.simulator import Market, Simulator
+from serving.manifest import compiled_manifest, dataset, lineage
+from serving.scoring import NotReadyError, score
+from serving.window import evaluated, raw_rows, raw_start
+
+__all__ = ["built", "exchange", "ingested", "market", "settings"]
+
+NOW = datetime(2025, 1, 1)
+NOT_FEATURES = "is_up_5, return_5, label_end_at, split, fold"
+
+
+def forget(settings: Settings, condition: str) -> int:
+    with warehouse.writing(settings.database) as connection:
+        ((count,),) = connection.execute(
+            f"delete from pred_order_flow where {condition}"
+        ).fetchall()
+    return int(count)
+
+
+def test_a_window_in_memory_gives_the_batchs_features_to_the_last_bit(
+    settings: Settings, market: Market
+) -> None:
+    day = start_of_last_day(market)
+    manifest = compiled_manifest(settings.database, ["ml_order_flow"])
+    chain = lineage(manifest, dataset(manifest, "ml_order_flow"))
+    start = raw_start(day, bars=chain.lookback_bars, minutes=5)
+    assert market.start.replace(tzinfo=None) < start < day
+    query = (
+        f"select * exclude ({NOT_FEATURES}) from {chain.models[-1].relation} "
+        f"where opened_at >= timestamp '{day}' order by all"
+    )
+    with warehouse.reading(settings.database) as connection:
+        batch = connection.sql(query).to_arrow_table()
+        raw = raw_rows(connection, chain, start=start, end=day + timedelta(days=1))
+    with evaluated(chain, raw) as memory:
+        served = memory.sql(query).to_arrow_table()
+    assert batch.num_rows == len(SYMBOLS) * 288
+    assert served.equals(batch)
+
+
+def test_forgotten_predictions_come_back_as_the_same_signals(settings: Settings) -> None:
+    expected = signals(settings)
+    count = forget(settings, "hash(opened_at) % 3 = 0")
+    (scored,) = score(settings.database, now=NOW)
+    assert (scored.bars, scored.skipped, scored.up + scored.down + scored.flat) == (count, 0, count)
+    assert signals(settings) == expected
+    assert score(settings.database, now=NOW + timedelta(1))[0].bars == 0
+
+
+def test_bars_that_landed_after_the_build_get_the_signals_of_the_next_build(
+    settings: Settings, market: Market, exchange: Simulator
+) -> None:
+    before = signals(settings)
+    exchange.clock.advance(timedelta(hours=2, minutes=3))
+    ingest(settings, market)
+    (scored,) = score(settings.database, now=NOW)
+    assert scored.bars == len(SYMBOLS) * 24
+    assert scored.last_opened_at == market.end.replace(tzinfo=None) + timedelta(minutes=115)
+    served = signals(settings)
+    assert set(before) < set(served)
+    forget(settings, "true")
+    run_dbt(settings, "--exclude", "config.materialized:ml_model")
+    assert signals(settings) == served
+
+
+def test_two_runs_at_once_write_each_row_once(settings: Settings) -> None:
+    expected = signals(settings)
+    count = forget(settings, "true")
+    command = [sys.executable, "-m", "orchestration.cli", "score"]
+    environment = os.environ | {"TAPEHOUSE_DATABASE": str(settings.database)}
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)
+    ]
+    assert [process.wait() for process in running] == [0, 0]
+    assert signals(settings) == expected
+    with warehouse.reading(settings.database) as connection:
+        ((rows,),) = connection.execute("select count(*) from pred_order_flow").fetchall()
+    assert rows == count
+
+
+def test_scoring_says_what_to_run_first(tmp_path: Path, ingested: Path) -> None:
+    with pytest.raises(warehouse.WarehouseMissingError, match="tapehouse ingest"):
+        score(tmp_path / "none.duckdb", now=NOW)
+    empty = tmp_path / "tapehouse.duckdb"
+    with warehouse.writing(empty):
+        pass
+    with pytest.raises(NotReadyError, match="has no active model: run `dbt build"):
+        score(empty, now=NOW)
+
+
+def test_scoring_does_not_make_tables(settings: Settings) -> None:
+    with warehouse.writing(settings.database) as connection:
+        connection.execute("drop table pred_order_flow")
+    with pytest.raises(NotReadyError, match="has no pred_order_flow: run `dbt build"):
+        score(settings.database, now=NOW)
+
+
+def test_the_command_fails_in_one_line(tmp_path: Path) -> None:
+    environment = os.environ | {"TAPEHOUSE_DATABASE": str(tmp_path / "none.duckdb")}
+    command = [sys.executable, "-m", "orchestration.cli", "score"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: there is no warehouse at")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def node(name: str, *parents: str, **config: object) -> dict[str, object]:
+    return {
+        "name": name,
+        "resource_type": "model",
+        "database": "d",
+        "schema": "main",
+        "relation_name": f'"d"."main"."{name}"',
+        "compiled_code": f"select '{name}' as name",
+        "depends_on": {"nodes": list(parents)},
+        "config": {"materialized": "table", "meta": {}} | config,
+    }
+
+
+def test_ancestors_come_before_descendants_and_the_longest_lookback_counts() -> None:
+    manifest = {
+        "nodes": {
+            "last": node("last", "right", "left"),
+            "left": node("left", "first", meta={"lookback_bars": 20}),
+            "right": node("right", "left", materialized="view", meta={"lookback_bars": 5}),
+            "first": node("first", "raw"),
+            "other": node("other", "first"),
+        },
+        "sources": {
+            "raw": {
+                "schema": "raw",
+                "relation_name": '"d"."raw"."klines"',
+                "config": {"event_time": "open_time"},
+            }
+        },
+    }
+    chain = lineage(manifest, "last")
+    assert [model.name for model in chain.models] == ["first", "left", "right", "last"]
+    assert [model.is_view for model in chain.models] == [False, False, True, False]
+    assert [source.event_time for source in chain.sources] == ["open_time"]
+    assert chain.lookback_bars == 20
+    assert chain.schemas == ["main", "raw"]
+    with pytest.raises(ValueError, match="has no model missing"):
+        lineage(manifest, "missing")
+
+
+def test_a_window_starts_at_midnight_of_the_day_that_is_needed() -> None:
+    assert raw_start(datetime(2025, 1, 3), bars=0, minutes=5) == datetime(2025, 1, 3)
+    assert raw_start(datetime(2025, 1, 3), bars=1, minutes=5) == datetime(2025, 1, 2)
+    assert raw_start(datetime(2025, 1, 3), bars=289, minutes=5) == datetime(2025, 1, 1)
