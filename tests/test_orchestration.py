@@ -33,8 +33,9 @@ print(json.dumps({
     },
     "checks": len(graph.asset_check_keys),
     "schedules": {
-        name: [defs.resolve_schedule_def(name).cron_schedule, defs.resolve_schedule_def(name).job_name]
+        name: [schedule.cron_schedule, schedule.job_name]
         for name in ("hourly", "daily")
+        for schedule in [defs.resolve_schedule_def(name)]
     },
     "trained": {
         job: sorted(
