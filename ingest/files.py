@@ -1,7 +1,6 @@
 """Files that a user already has: Binance's CSV, zipped or not, and Parquet."""
 
 import hashlib
-import zipfile
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from ingest.landing import Batch, Entry, Series, land, landed_files, unit
 from ingest.replay import is_changes
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings
-from ingest.tabular import SUFFIXES, column_names, first_fields, is_header, read
+from ingest.tabular import DAMAGE, SUFFIXES, column_names, first_fields, is_header, read
 from ingest.validation import Checked, Origin, UnknownLayoutError, match_columns
 
 # Shorter parts of a file's name are not taken for a symbol.
@@ -83,7 +82,7 @@ def ingest_files(
                 landed.add((series, sha256))
                 entry = Entry(series, f"file:{path.name}", sha256)
                 yield from unit(_parts(settings, path, kind_, series, symbols), entry)
-            except (UnknownLayoutError, zipfile.BadZipFile, pa.ArrowInvalid) as error:
+            except (UnknownLayoutError, *DAMAGE) as error:
                 tally.fail(str(path), str(error))
         on_step(Step(len(files), len(files), "done"))
 
@@ -96,12 +95,22 @@ def _files(path: Path, kind: Kind) -> list[Path]:
     if not path.is_dir():
         raise FileNotFoundError(f"there is no file or directory {path}")
     found = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
-    held = [file for file in found if _holds(file, kind)]
+    held = [file for file in found if _may_hold(file, kind)]
     if not held:
         raise FileNotFoundError(
             f"none of the {len(found)} CSV, zip and Parquet files below {path} holds {kind.name}"
         )
     return held
+
+
+def _may_hold(path: Path, kind: Kind) -> bool:
+    """Return whether a file holds a kind, or is damaged, which its reader will say."""
+    try:
+        return _holds(path, kind)
+    except UnknownLayoutError:
+        return False
+    except DAMAGE:
+        return True
 
 
 def _holds(path: Path, kind: Kind) -> bool:

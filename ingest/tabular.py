@@ -1,6 +1,7 @@
 """Reading CSV, zipped CSV and Parquet in batches, as the source's own columns."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from ingest.replay import is_changes, replay
 from ingest.validation import Checked, Origin, UnknownLayoutError, check, reject
 
 SUFFIXES = (".csv", ".zip", ".parquet")
+# What reading a damaged file raises.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, pa.ArrowInvalid, OSError)
 _BLOCK_BYTES = 16_000_000
 _BATCH_BYTES = 64_000_000
 
@@ -75,7 +78,7 @@ def read(path: Path, kind: Kind, origin: Origin) -> Iterator[Checked]:
     ------
     UnknownLayoutError
         If the file's columns are not those of the kind.
-    zipfile.BadZipFile, pyarrow.ArrowInvalid
+    zipfile.BadZipFile, zlib.error, EOFError, pyarrow.ArrowInvalid, OSError
         If the file is damaged.
     """
     if kind.name == "trades":
@@ -163,5 +166,5 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _split(line: bytes) -> list[str]:
-    text = line.decode("utf-8-sig").strip()
+    text = line.decode("utf-8-sig", errors="replace").strip()
     return [field.strip().strip('"') for field in text.split(",")]

@@ -256,6 +256,26 @@ def test_a_file_that_cannot_be_read_is_a_failure_and_the_others_land(file: Path)
     assert query("select symbol from raw.klines") == [("BTCUSDT",)]
 
 
+def test_damaged_files_of_a_directory_are_failures_and_the_others_land(file: Path) -> None:
+    file.write_text(LINE)
+    packed = file.with_name("ETHUSDT-1m-2024-01-02.zip")
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ETHUSDT-1m-2024-01-02.csv", f"{LINE}\n" * 99)
+    whole = packed.read_bytes()
+    cut = packed.with_name("SOLUSDT-1m-2024-01-02.zip")
+    cut.write_bytes(whole[:99])
+    packed.write_bytes(whole[:56] + bytes(40) + whole[96:])
+    table = packed.with_name("klines_BNBUSDT_1m.parquet")
+    table.write_bytes(b"PAR1")
+    with zipfile.ZipFile(packed.with_name("pictures.zip"), "w") as archive:
+        archive.writestr("picture.png", b"")
+    result = ingest("klines", file.parent)
+    assert result.exit_code == 1
+    failed = [line for line in result.output.splitlines() if line.startswith("not landed")]
+    assert [line.split(": ")[1] for line in failed] == [str(packed), str(cut), str(table)]
+    assert query("select symbol from raw.klines") == [("BTCUSDT",)]
+
+
 def test_a_file_that_does_not_tell_its_symbol_takes_the_named_one(file: Path) -> None:
     path = file.with_name("candles.csv")
     path.write_text(f"{HEADER}\n{LINE}\n")
