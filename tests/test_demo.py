@@ -14,13 +14,14 @@ from ingest import warehouse
 from ingest.settings import Settings
 
 # At this scale a strong edge is a GO with room to spare, in about twenty seconds.
-SMALL = ("--days", "6", "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--no-tests")
+SMALL = ("--days", "10", "--symbols", "BTCUSDT,ETHUSDT,SOLUSDT", "--no-tests")
+TINY = ("--days", "4", "--symbols", "BTCUSDT,ETHUSDT", "--no-tests", "--edge", "1")
 BOUND_OF_AN_EDGE = 0.6
 
 
 def demo(database: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestration.cli", "demo", *SMALL, *options],
+        [sys.executable, "-m", "orchestration.cli", "demo", *options],
         env=os.environ | {"TAPEHOUSE_DATABASE": str(database)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -47,7 +48,7 @@ def roc_auc(database: Path) -> dict[str, float]:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_strong_planted_edge_is_a_go(tmp_path: Path, seed: int) -> None:
     database = tmp_path / "tapehouse.duckdb"
-    report = finished(demo(database, "--edge", "1", "--seed", str(seed)))
+    report = finished(demo(database, *SMALL, "--edge", "1", "--seed", str(seed)))
     assert "Verdict: GO, 8 of 8 criteria passed." in report
     found = roc_auc(database)
     assert found["model"] > BOUND_OF_AN_EDGE > found["shuffled_labels"]
@@ -57,7 +58,7 @@ def test_a_strong_planted_edge_is_a_go(tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_market_without_an_edge_is_a_no_go(tmp_path: Path, seed: int) -> None:
     database = tmp_path / "tapehouse.duckdb"
-    report = finished(demo(database, "--edge", "0", "--seed", str(seed)))
+    report = finished(demo(database, *SMALL, "--edge", "0", "--seed", str(seed)))
     assert "Verdict: NO-GO" in report
     assert "without an edge" in report
     assert roc_auc(database)["model"] < BOUND_OF_AN_EDGE
@@ -67,15 +68,15 @@ def test_a_market_without_an_edge_is_a_no_go(tmp_path: Path, seed: int) -> None:
 def test_a_demo_killed_anywhere_ends_like_one_that_was_not(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole" / "t.duckdb", tmp_path / "killed" / "t.duckdb"
     started = time.monotonic()
-    finished(demo(whole, "--edge", "1"))
+    finished(demo(whole, *TINY))
     duration = time.monotonic() - started
     moments = random.Random(7)
     for _ in range(3):
-        process = demo(killed, "--edge", "1")
+        process = demo(killed, *TINY)
         time.sleep(moments.uniform(0.2, 0.9) * duration)
         process.kill()
         process.communicate()
-    finished(demo(killed, "--edge", "1"))
+    finished(demo(killed, *TINY))
     assert signals(Settings(database=killed)) == signals(Settings(database=whole))
 
 
@@ -83,7 +84,7 @@ def test_the_demo_leaves_a_warehouse_alone_that_it_did_not_make(tmp_path: Path) 
     database = tmp_path / "tapehouse.duckdb"
     with warehouse.writing(database) as connection:
         connection.execute("create table mine as select 1 as one")
-    process = demo(database)
+    process = demo(database, *TINY)
     output, _ = process.communicate()
     assert process.returncode == 1
     assert output.startswith(f"Error: {database} was not made by the demo")
