@@ -17,7 +17,7 @@ from dbt.adapters.duckdb.plugins import BasePlugin
 from duckdb.func import PythonUDFType
 
 from ingest.settings import PROJECT_ROOT, Settings
-from ingest.warehouse import wait_for_writer
+from ingest.warehouse import RAW_SCHEMA, wait_for_writer
 from ml import registry
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ class Plugin(BasePlugin):
             wait_for_writer(self.database, timeout_s=Settings().writer_timeout_s)
 
     def configure_connection(self, conn: duckdb.DuckDBPyConnection) -> None:
-        """Create the registry and the functions."""
+        """Create the raw tables where nothing was ingested yet, the registry and the functions."""
+        conn.execute(RAW_SCHEMA.read_text())
         registry.create(conn)
         create_functions(conn, database=self.database)
 
