@@ -75,7 +75,7 @@ can change the result. Keys, event time and arrival together must be unique in `
     arrivals as (
 
         select
-            {{ (keys + ['available_at', event_at] + columns) | join(',\n            ') }},
+            {{ (keys + ['available_at', event_at] + columns) | unique | join(',\n            ') }},
             max({{ event_at }}) over (
                 {{ partition_by(keys) }}order by available_at, {{ event_at }}
                 rows between unbounded preceding and 1 preceding
