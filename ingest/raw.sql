@@ -60,6 +60,14 @@ create table if not exists raw.macro_bars (
     source varchar, received_at timestamptz
 );
 
+-- GARCH(1,1) parameters that something outside the warehouse fitted to log returns (fractions) before fitted_until; known_at is when they could have been used.
+create table if not exists raw.garch_parameters (
+    exchange varchar, market varchar, symbol varchar, interval_minutes integer,
+    omega double, alpha double, beta double,
+    fitted_until timestamptz, known_at timestamptz,
+    source varchar, received_at timestamptz
+);
+
 -- Headlines from a user's files; arrival_time is when a reader could have seen one, null where it is not known.
 create table if not exists raw.news (
     provider varchar, news_id varchar, published_time timestamptz, arrival_time timestamptz,
