@@ -21,7 +21,7 @@ KEYS = ["symbol"]
 def joins(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The compiled join, by its form and whether it has keys."""
     calls = [
-        f"{{{{ tapehouse.{form}__as_of_join('bars', 'series', {keys}, 'event_at', "
+        f"{{{{ tapehouse.{form}__as_of_join('moments', 'updates', {keys}, 'event_at', "
         f"['value', 'note'], {STALENESS_MINUTES}) }}}}"
         for form in FORMS
         for keys in ([], KEYS)
@@ -43,8 +43,8 @@ def joins(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 def joined(join: str, bars: pd.DataFrame, series: pd.DataFrame) -> pd.DataFrame:
     with duckdb.connect(":memory:") as connection:
-        connection.register("bars", bars)
-        connection.register("series", series)
+        connection.register("moments", bars)
+        connection.register("updates", series)
         return connection.execute(f"select * from ({join}) order by number").df()
 
 
@@ -194,11 +194,11 @@ def test_both_forms_join_a_million_bars_within_bounded_memory(
         connection.execute("set memory_limit = '600MB'")
         connection.execute(
             """
-            create table bars as
+            create table moments as
             select i as number, 'S' || i % 5 || 'USDT' as symbol,
                 timestamp '2020-01-01' + to_minutes(i // 5) as available_at
             from range(1000000) as t(i);
-            create table series as
+            create table updates as
             select 'S' || i % 5 || 'USDT' as symbol,
                 timestamp '2020-01-01' + to_seconds(30 * (i // 5)) as event_at,
                 event_at + to_seconds(cast(hash(i) % 120 as bigint)) as available_at,

@@ -13,14 +13,14 @@ can change the result. Keys, event time and arrival together must be unique in `
 {% macro default__as_of_join(bars, series, keys, event_at, columns, staleness_minutes) -%}
     with {{ updates_of(series, keys, event_at, columns) }},
 
-    moments as (
+    as_of_moments as (
 
         select
             {{ (keys + ['available_at']) | join(', ') }},
             available_at as updated_at,
             0 as is_bar
 
-        from updates
+        from as_of_updates
 
         union all
 
@@ -33,7 +33,7 @@ can change the result. Keys, event time and arrival together must be unique in `
 
     ),
 
-    latest as (
+    as_of_latest as (
 
         select
             *,
@@ -42,7 +42,7 @@ can change the result. Keys, event time and arrival together must be unique in `
                 rows between unbounded preceding and current row
             ) as latest_updated_at
 
-        from moments
+        from as_of_moments
 
     )
 
@@ -51,10 +51,11 @@ can change the result. Keys, event time and arrival together must be unique in `
         {{ fresh_columns(bars, event_at, columns, staleness_minutes) }}
 
     from {{ bars }}
-    left join latest
-        on {{ equal_keys('latest', bars, keys) }}latest.available_at = {{ bars }}.available_at and latest.is_bar = 1
-    left join updates
-        on {{ equal_keys('updates', 'latest', keys) }}updates.available_at = latest.latest_updated_at
+    left join as_of_latest
+        on {{ equal_keys('as_of_latest', bars, keys) }}as_of_latest.available_at = {{ bars }}.available_at
+        and as_of_latest.is_bar = 1
+    left join as_of_updates
+        on {{ equal_keys('as_of_updates', 'as_of_latest', keys) }}as_of_updates.available_at = as_of_latest.latest_updated_at
 {%- endmacro %}
 
 {% macro duckdb__as_of_join(bars, series, keys, event_at, columns, staleness_minutes) -%}
@@ -65,14 +66,14 @@ can change the result. Keys, event time and arrival together must be unique in `
         {{ fresh_columns(bars, event_at, columns, staleness_minutes) }}
 
     from {{ bars }}
-    asof left join updates
-        on {{ equal_keys('updates', bars, keys) }}{{ bars }}.available_at >= updates.available_at
+    asof left join as_of_updates
+        on {{ equal_keys('as_of_updates', bars, keys) }}{{ bars }}.available_at >= as_of_updates.available_at
 {%- endmacro %}
 
 
 {# The rows of a series that told of a later event than all before them, or corrected the latest: one per moment of arrival. #}
 {% macro updates_of(series, keys, event_at, columns) -%}
-    arrivals as (
+    as_of_arrivals as (
 
         select
             {{ (keys + ['available_at', event_at] + columns) | unique | join(',\n            ') }},
@@ -88,11 +89,11 @@ can change the result. Keys, event time and arrival together must be unique in `
 
     ),
 
-    updates as (
+    as_of_updates as (
 
         select *
 
-        from arrivals
+        from as_of_arrivals
 
         where {{ event_at }} >= coalesce(known_event_at, {{ event_at }})
             and available_at is distinct from next_available_at
@@ -103,7 +104,7 @@ can change the result. Keys, event time and arrival together must be unique in `
 {% macro fresh_columns(bars, event_at, columns, staleness_minutes) -%}
     {% set limit = add_minutes(bars ~ '.available_at', -staleness_minutes) -%}
     {% for column in columns -%}
-        case when updates.{{ event_at }} >= {{ limit }} then updates.{{ column }} end as {{ column }}
+        case when as_of_updates.{{ event_at }} >= {{ limit }} then as_of_updates.{{ column }} end as {{ column }}
         {{- ',\n        ' if not loop.last }}
     {%- endfor %}
 {%- endmacro %}

@@ -10,7 +10,11 @@ series_names as (
 
 bar_moments as (
 
-    select distinct available_at from {{ ref('int_bars') }} where not is_gap
+    select distinct available_at
+
+    from {{ ref('int_bars') }}
+
+    where not is_gap
 
 ),
 

@@ -105,8 +105,9 @@ final as (
         {% for name in windows -%}
             {% set last_window = loop.last -%}
             {% for column in columns -%}
-                cast(sum({{ column }}_{{ name }}) over up_to_change as {{ type_float64() if column == 'score_sum' else 'bigint' }})
-                    as {{ column }}_{{ name }}{{ ',' if not (loop.last and last_window) }}
+                {% set type = type_float64() if column == 'score_sum' else dbt.type_bigint() -%}
+                cast(sum({{ column }}_{{ name }}) over up_to_change as {{ type }}) as {{ column }}_{{ name }}
+                {{- ',' if not (loop.last and last_window) }}
             {% endfor -%}
         {% endfor %}
     from moments

@@ -2,7 +2,8 @@
 
 {% set horizons = [5, 10, 20, 40] %}
 {% set tolerance = var('label_tolerance') %}
-{% set never = '(' ~ (horizons[-1] + 1) ~ ')' %}
+{% set upper_opposite, lower_opposite = ('opposite_upper_passage', 'opposite_lower_passage') if tolerance is not none
+    else (horizons[-1] + 1, horizons[-1] + 1) %}
 
 with
 
@@ -77,8 +78,8 @@ final as (
         available_at,
         adaptive_target,
         {% for horizon in horizons -%}
-            {% set up = is_first('upper_passage', never if tolerance is none else 'opposite_lower_passage', horizon) -%}
-            {% set down = is_first('lower_passage', never if tolerance is none else 'opposite_upper_passage', horizon) -%}
+            {% set up = is_first('upper_passage', lower_opposite, horizon) -%}
+            {% set down = is_first('lower_passage', upper_opposite, horizon) -%}
             {% set is_decided = 'is_decided_' ~ horizon ~ ' and adaptive_target > 0' -%}
             case when {{ is_decided }} then {{ up }} end as up_adaptive_{{ horizon }},
             case when {{ is_decided }} then {{ down }} end as down_adaptive_{{ horizon }},

@@ -48,9 +48,8 @@ final as (
             end as magnitude_class_{{ horizon }},
             return_{{ horizon }}_end_at as class_{{ horizon }}_end_at,
         {% endfor -%}
-        abs(direction_{{ horizons | join(' + direction_') }}) = {{ horizons | length }}
-            as agree_{{ horizons | join('_') }},
-        return_{{ horizons[-1] }}_end_at as agree_{{ horizons | join('_') }}_end_at
+        abs(direction_5 + direction_10 + direction_20 + direction_40) = 4 as agree_5_10_20_40,
+        return_40_end_at as agree_5_10_20_40_end_at
 
     from returns
 

@@ -1,4 +1,4 @@
-{# Which of two barriers, some deviations of the last returns above and below the close, the next bars touch first, and when. #}
+{# Which of two barriers, some deviations of the last returns from the close, the next bars pass first, and when. #}
 
 {% set horizons = [5, 10, 20, 40] %}
 {% set tie = {'true': 1, 'false': -1, 'null': 'null'}[var('label_tie')] %}
