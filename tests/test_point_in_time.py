@@ -26,7 +26,7 @@ def joins(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         for form in FORMS
         for keys in ([], KEYS)
     ]
-    working = tmp_path_factory.mktemp("compile")
+    working = tmp_path_factory.getbasetemp()
     command = [
         *(str(Path(sys.executable).parent / "dbt"), "--quiet", "compile", "--output", "json"),
         *("--inline", ";\n".join(calls)),
