@@ -84,7 +84,7 @@ combined as (
     'true_range_10', 'true_range_14', 'plus_di', 'minus_di',
 ]) }},
 
-full_averages as (
+final as (
 
     select
         exchange,
@@ -107,22 +107,6 @@ full_averages as (
         {{ if_full(1024, 'directional_index_14') }} as high_low_close_adx_14
 
     from averaged_again
-
-),
-
-final as (
-
-    select
-        *,
-        {{ window_quantiles('atr_pct_14', var('vol_regime_quantiles'), 'last_bars') }} as atr_pct_14_quantiles
-
-    from full_averages
-
-    window last_bars as (
-        partition by exchange, market, symbol, interval_minutes
-        order by opened_at
-        rows between {{ var('vol_regime_bars') - 1 }} preceding and current row
-    )
 
 )
 

@@ -7,7 +7,17 @@ with
 
 averages as (
 
-    select * from {{ ref('int_bar_averages') }}
+    select
+        *,
+        {{ window_quantiles('atr_pct_14', [low_quantile, high_quantile], 'last_bars') }} as atr_pct_quantiles
+
+    from {{ ref('int_bar_averages') }}
+
+    window last_bars as (
+        partition by exchange, market, symbol, interval_minutes
+        order by opened_at
+        rows between {{ var('vol_regime_bars') - 1 }} preceding and current row
+    )
 
 ),
 
@@ -33,8 +43,8 @@ joined as (
 
     select
         *,
-        {{ quantile_of('atr_pct_14_quantiles', var('vol_regime_quantiles'), low_quantile) }} as low_atr_pct,
-        {{ quantile_of('atr_pct_14_quantiles', var('vol_regime_quantiles'), high_quantile) }} as high_atr_pct
+        {{ quantile_of('atr_pct_quantiles', [low_quantile, high_quantile], low_quantile) }} as low_atr_pct,
+        {{ quantile_of('atr_pct_quantiles', [low_quantile, high_quantile], high_quantile) }} as high_atr_pct
 
     from averages
     inner join oscillators using (exchange, market, symbol, interval_minutes, opened_at)

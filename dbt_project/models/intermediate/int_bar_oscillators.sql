@@ -56,8 +56,8 @@ first_totals as (
         {{ repeated_sum('signed_volume', 1, 10) }} as signed_volume_10,
         {{ repeated_sum('volume', 1, 10) }} as volume_10,
         {% for bars in range(1, 14) -%}
-            lag(typical_price, {{ bars }}) over by_series - typical_price as typical_gap_{{ bars }}
-            {{- ',' if not loop.last }}
+            lag(typical_price, {{ bars }}) over by_series - typical_price
+                as typical_gap_{{ bars }}{{ ',' if not loop.last }}
         {% endfor %}
     from signed_flows
 
@@ -72,10 +72,14 @@ second_totals as (
         {{ repeated_sum('close_total_10', 10, 2) }} as close_total_20,
         {{ repeated_sum('close_total_10', 10, 5) }} as close_total_50,
         {{ repeated_sum('inflow_7', 7, 2) }} as inflow_14,
-        {{ repeated_sum('outflow_7', 7, 2) }} as outflow_14,
+        {{ repeated_sum('inflow_7 + outflow_7', 7, 2) }} as flow_14,
         {{ repeated_sum('signed_volume_10', 10, 2) }} as signed_volume_20,
         {{ repeated_sum('volume_10', 10, 2) }} as volume_20,
-        ({% for bars in range(1, 14) %}typical_gap_{{ bars }}{{ ' + ' if not loop.last }}{% endfor %}) / 14 as mean_gap
+        (
+            typical_gap_1
+            {%- for bars in range(2, 14) %}
+                + typical_gap_{{ bars }}{% endfor %}
+        ) / 14 as mean_gap
 
     from first_totals
 
@@ -91,7 +95,8 @@ third_totals as (
         {{ repeated_sum('close_total_50', 50, 4) }} as close_total_200,
         (
             abs(mean_gap)
-            {%- for bars in range(1, 14) %} + abs(typical_gap_{{ bars }} - mean_gap){% endfor %}
+            {%- for bars in range(1, 14) %}
+                + abs(typical_gap_{{ bars }} - mean_gap){% endfor %}
         ) / 14 as mean_deviation
 
     from second_totals
@@ -114,10 +119,8 @@ final as (
         {{ if_full(14, 'coalesce(' ~ safe_divide('-mean_gap', '15e-3 * mean_deviation') ~ ', 0)') }}
             as high_low_close_cci_14,
         {# TA-Lib's answer is 0 where less than one unit of quote currency flowed. #}
-        case
-            when bars_in_run >= 15
-                then case when inflow_14 + outflow_14 < 1 then 0 else 100 * inflow_14 / (inflow_14 + outflow_14) end
-        end as high_low_close_volume_mfi_14,
+        {{ if_full(15, 'case when flow_14 < 1 then 0 else 100 * inflow_14 / flow_14 end') }}
+            as high_low_close_volume_mfi_14,
         {{ if_full(21, safe_divide('signed_volume_20', 'volume_20')) }} as close_volume_obv_rel
 
     from third_totals

@@ -85,7 +85,9 @@ over_{{ 4 * bars }} as (
             )
         ) as shock,
         persistence
-        {%- for block in range(1, 4) %} * lag(persistence, {{ block * bars }}) over by_series{% endfor %} as persistence,
+        {%- for block in range(1, 4) %}
+            * lag(persistence, {{ block * bars }}) over by_series
+        {%- endfor %} as persistence,
         long_run_variance
 
     from over_{{ bars }}

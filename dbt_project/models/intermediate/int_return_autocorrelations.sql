@@ -13,7 +13,9 @@ covariances as (
         {% for number in range(1, 11) -%}
             product_total_{{ number }} - log_return_total_100 / 100 * (
                 2 * log_return_total_100
-                {%- for outer in range(number) %} - outer_returns_{{ outer }}{% endfor %}
+                {%- for outer in range(number) %}
+                    - outer_returns_{{ outer }}
+                {%- endfor %}
             ) + {{ 100 - number }} * power(log_return_total_100 / 100, 2) as covariance_{{ number }}
             {{- ',' if not loop.last }}
         {% endfor %}
@@ -34,7 +36,7 @@ order_1 as (
 
 ),
 
-{# The recursion of Durbin and Levinson: coefficients of the autoregression of each order from those of the order before. #}
+{# Durbin and Levinson: coefficients of the autoregression of each order from those of the order before. #}
 
 {% for order in range(2, 6) %}
 

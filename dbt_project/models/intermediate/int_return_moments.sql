@@ -101,7 +101,8 @@ final as (
         {% endfor -%}
         {% for bars in [20, 60] -%}
             {% for range in variances -%}
-                {{ if_full(bars, 'sqrt(' ~ range ~ '_total_' ~ bars ~ ' / ' ~ bars ~ ')') }} as {{ range }}_volatility_{{ bars }},
+                {{ if_full(bars, 'sqrt(' ~ range ~ '_total_' ~ bars ~ ' / ' ~ bars ~ ')') }}
+                    as {{ range }}_volatility_{{ bars }},
             {% endfor -%}
         {% endfor -%}
         {% for bars in [12, 60, 288] -%}

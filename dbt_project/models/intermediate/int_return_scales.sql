@@ -1,4 +1,4 @@
-{# The Hurst exponent of the last 256 log returns by aggregated variance: how the variance of sums over blocks grows with their length. #}
+{# The Hurst exponent of the last 256 log returns by aggregated variance. #}
 
 {% set scales = [1, 2, 4, 8, 16, 32] %}
 
@@ -19,7 +19,7 @@ over_1 as (
 
 ),
 
-{# Over four times as many bars: the squares of the shorter blocks' sums add up, and blocks of these and of twice these bars begin. #}
+{# Over four times as many bars the squares of shorter blocks add up, and two lengths of blocks begin. #}
 
 {% for bars in [1, 4, 16, 64] %}
 
@@ -37,8 +37,9 @@ over_{{ 4 * bars }} as (
         {% endfor -%}
         {% if bars in scales -%}
             total * total
-            {%- for block in range(1, 4) %} + power(lag(total, {{ block * bars }}) over by_series, 2){% endfor %}
-                as squares_{{ bars }},
+            {%- for block in range(1, 4) %}
+                + power(lag(total, {{ block * bars }}) over by_series, 2)
+            {%- endfor %} as squares_{{ bars }},
             power(total + lag(total, {{ bars }}) over by_series, 2)
             + power(lag(total, {{ 2 * bars }}) over by_series + lag(total, {{ 3 * bars }}) over by_series, 2)
                 as squares_{{ 2 * bars }},
@@ -76,10 +77,15 @@ final as (
         interval_minutes,
         opened_at,
         case
-            when bars_in_run >= 257 {%- for scale in scales %} and variance_{{ scale }} > 0{% endfor %}
+            when
+                bars_in_run >= 257
+                {%- for scale in scales %}
+                    and variance_{{ scale }} > 0
+                {%- endfor %}
                 then 1 + (
-                    {% for scale in scales -%}
-                        {{ loop.index0 - 2.5 }}e0 * ln(variance_{{ scale }}){{ ' + ' if not loop.last }}
+                    0
+                    {%- for scale in scales %}
+                        + {{ loop.index0 - 2.5 }}e0 * ln(variance_{{ scale }})
                     {%- endfor %}
                 ) / (35 * ln(2))
         end as hurst_256

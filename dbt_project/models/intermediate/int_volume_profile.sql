@@ -1,4 +1,4 @@
-{# The price bucket in which most volume traded over a window: volume enters a bucket with its bar and leaves it a window later. #}
+{# The price bucket with most volume in a window: volume enters a bucket with its bar and leaves it a window later. #}
 
 {% set window_bars = 96 %}
 {% set bucket_width = '(' ~ var('volume_profile_bucket_bps') ~ ' * 1e-4 * sqrt(interval_minutes))' %}
@@ -12,7 +12,9 @@ bars as (
         market,
         symbol,
         interval_minutes,
-        cast({{ minutes_between("timestamp '1970-01-01 00:00:00'", 'opened_at') }} / interval_minutes as integer) as bar,
+        cast(
+            {{ minutes_between("timestamp '1970-01-01 00:00:00'", 'opened_at') }} / interval_minutes as integer
+        ) as bar,
         cast(floor(ln((high_price + low_price + close_price) / 3) / {{ bucket_width }}) as integer) as bucket,
         {{ exact_amount('volume') }} as volume
 
@@ -58,7 +60,7 @@ moments as (
 
 ),
 
-{# Volumes have at most 9 decimals; those after them name the bucket, and of equal volumes the lowest bucket is largest. #}
+{# Volumes have at most 9 decimals; those after name the bucket, and of equal volumes the lowest bucket wins. #}
 
 profiles as (
 
@@ -68,7 +70,7 @@ profiles as (
         symbol,
         interval_minutes,
         bar,
-        lead(bar) over by_bucket - bar as bars_to_next,
+        case when sum(volume) over up_to_moment > 0 then lead(bar) over by_bucket - bar else 0 end as bars_to_next,
         {{ exact_product('sum(volume) over up_to_moment') }} - {{ exact_product('bucket * 1e-15') }} as ranked_volume
 
     from moments
@@ -76,8 +78,6 @@ profiles as (
     window
         by_bucket as (partition by exchange, market, symbol, interval_minutes, bucket order by bar),
         up_to_moment as (by_bucket rows between unbounded preceding and current row)
-
-    qualify sum(volume) over up_to_moment > 0
 
 ),
 
