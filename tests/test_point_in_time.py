@@ -208,7 +208,8 @@ def test_both_forms_join_a_million_bars_within_bounded_memory(
         )
         sums = [
             connection.execute(
-                f"select count(*), count(value), sum(hash(number, value)) from ({joins[f'{form} 1']})"
+                "select count(*), count(value), sum(hash(number, value)) "
+                f"from ({joins[f'{form} 1']})"
             ).fetchone()
             for form in FORMS
         ]
