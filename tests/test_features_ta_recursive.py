@@ -53,7 +53,7 @@ WARM_UP = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled("+feat_ta", working=tmp_path_factory.mktemp("compile"))
+    return compiled("+feat_ta", working=tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")
