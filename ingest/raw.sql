@@ -46,6 +46,42 @@ create table if not exists raw.liquidations (
     source varchar, received_at timestamptz
 );
 
+create table if not exists raw.mark_prices (
+    exchange varchar, market varchar, symbol varchar,
+    event_time timestamptz, mark_price double, index_price double, estimated_settle_price double,
+    funding_rate double, next_funding_time timestamptz,
+    source varchar, received_at timestamptz
+);
+
+-- Bars of indices and commodities from a user's files: series names spx, dxy, gold and vix.
+create table if not exists raw.macro_bars (
+    series varchar, open_time timestamptz, close_time timestamptz,
+    open double, high double, low double, close double,
+    source varchar, received_at timestamptz
+);
+
+-- GARCH(1,1) parameters that something outside the warehouse fitted to log returns (fractions) before fitted_until; known_at is when they could have been used.
+create table if not exists raw.garch_parameters (
+    exchange varchar, market varchar, symbol varchar, interval_minutes integer,
+    omega double, alpha double, beta double,
+    fitted_until timestamptz, known_at timestamptz,
+    source varchar, received_at timestamptz
+);
+
+-- Headlines from a user's files; arrival_time is when a reader could have seen one, null where it is not known.
+create table if not exists raw.news (
+    provider varchar, news_id varchar, published_time timestamptz, arrival_time timestamptz,
+    headline varchar, url varchar,
+    source varchar, received_at timestamptz
+);
+
+-- Sentiment of headlines, -1 to 1; arrival_time is when the score could have been known.
+create table if not exists raw.news_scores (
+    provider varchar, news_id varchar, published_time timestamptz, arrival_time timestamptz,
+    scorer varchar, score double,
+    source varchar, received_at timestamptz
+);
+
 create table if not exists raw.raw_rejects (
     kind varchar, exchange varchar, market varchar, symbol varchar,
     payload varchar, reason varchar, source varchar, received_at timestamptz

@@ -1,12 +1,19 @@
-{# Technical indicators of finite windows: moving averages, bands, slopes, oscillators, volume. #}
+{# Technical indicators: moving averages, bands, slopes, oscillators, volume, volatility. #}
 
 {% set prices = [
     'close_sma_3', 'close_sma_6', 'close_sma_12', 'close_sma_24', 'close_sma_48',
     'close_bbands_20_upper', 'close_bbands_20_middle', 'close_bbands_20_lower', 'vwap_20',
+    'close_sma_10', 'close_sma_20', 'close_sma_50', 'close_sma_60', 'close_sma_200', 'close_ema_12', 'close_ema_26',
+    'keltner_20_upper', 'keltner_20_middle', 'keltner_20_lower', 'vwap_session', 'volume_profile_poc_96',
 ] %}
 {% set price_changes = [
     'close_stddev_12', 'close_stddev_24',
     'close_linearreg_slope_3', 'close_linearreg_slope_6', 'close_linearreg_slope_12', 'close_linearreg_slope_24',
+    'close_macd', 'close_macd_signal', 'close_macd_hist', 'high_low_close_atr_14',
+] %}
+{% set scale_free = [
+    'close_rsi_14', 'atr_pct_14', 'high_low_close_adx_14', 'plus_di_14', 'minus_di_14', 'high_low_close_cci_14',
+    'high_low_close_volume_mfi_14', 'close_volume_obv', 'close_volume_obv_rel', 'vol_regime',
 ] %}
 
 with
@@ -63,6 +70,7 @@ bands as (
         close_bbands_20_middle - 2 * close_stddev_20 as close_bbands_20_lower
 
     from full_windows
+    inner join {{ ref('int_bar_indicators') }} using (exchange, market, symbol, interval_minutes, opened_at)
 
 ),
 
@@ -83,6 +91,7 @@ final as (
             {{ column }},
             {{ column }} / close_price as {{ column }}_rel,
         {% endfor -%}
+        {{ scale_free | join(',\n        ') }},
         {{ safe_divide('close_bbands_20_upper - close_bbands_20_lower', 'close_bbands_20_middle') }} as bbands_20_width,
         {{ safe_divide('close_price - close_bbands_20_lower', 'close_bbands_20_upper - close_bbands_20_lower') }}
             as bbands_20_pctb,

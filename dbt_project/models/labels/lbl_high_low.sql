@@ -1,7 +1,7 @@
 {# Which barrier the next bars pass first: a threshold above the close or one below. #}
 
-{# Threshold in hundredths of a percent and horizon in bars. #}
-{% set barriers = [(30, 4), (50, 12)] %}
+{% set barriers = var('high_low_barriers') %}
+{% set horizons = barriers | map('last') | unique | sort %}
 {% set tolerance = var('label_tolerance') %}
 
 with
@@ -31,11 +31,11 @@ next_bars as (
 
     select
         *,
-        {% for threshold, horizon in barriers -%}
+        {% for horizon in horizons -%}
             lead(closed_at, {{ horizon }}) over by_series as closed_at_{{ horizon }},
             lead(bars_in_run, {{ horizon }}) over by_series > {{ horizon }} as is_decided_{{ horizon }},
         {% endfor -%}
-        {% for bar in range(1, 13) -%}
+        {% for bar in range(1, horizons[-1] + 1) -%}
             lead(high_price, {{ bar }}) over by_series as high_price_{{ bar }},
             lead(low_price, {{ bar }}) over by_series as low_price_{{ bar }}{{ ',' if not loop.last }}
         {% endfor %}
@@ -81,6 +81,8 @@ final as (
             {% set low = is_first('low_price_first_' ~ suffix, 'high_price_opposite_' ~ suffix, horizon) -%}
             case when is_decided_{{ horizon }} then {{ high }} end as high_{{ '%03d' % threshold }}_{{ horizon }},
             case when is_decided_{{ horizon }} then {{ low }} end as low_{{ '%03d' % threshold }}_{{ horizon }},
+        {% endfor -%}
+        {% for horizon in horizons -%}
             case when is_decided_{{ horizon }} then closed_at_{{ horizon }} end
                 as high_low_{{ horizon }}_end_at{{ ',' if not loop.last }}
         {% endfor %}

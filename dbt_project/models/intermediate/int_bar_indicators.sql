@@ -1,0 +1,100 @@
+{# Recursive indicators, oscillators and the volume profile by the names of the catalogue. #}
+
+{{ config(materialized='view') }}
+{% set low_quantile, high_quantile = var('vol_regime_quantiles') %}
+
+with
+
+averages as (
+
+    select
+        *,
+        {{ window_quantiles('atr_pct_14', [low_quantile, high_quantile], 'last_bars') }} as atr_pct_quantiles
+
+    from {{ ref('int_bar_averages') }}
+
+    window last_bars as (
+        partition by exchange, market, symbol, interval_minutes
+        order by opened_at
+        rows between {{ var('vol_regime_bars') - 1 }} preceding and current row
+    )
+
+),
+
+oscillators as (
+
+    select * from {{ ref('int_bar_oscillators') }}
+
+),
+
+sessions as (
+
+    select * from {{ ref('int_bar_sessions') }}
+
+),
+
+profiles as (
+
+    select * from {{ ref('int_volume_profile') }}
+
+),
+
+joined as (
+
+    select
+        *,
+        {{ quantile_of('atr_pct_quantiles', [low_quantile, high_quantile], low_quantile) }} as low_atr_pct,
+        {{ quantile_of('atr_pct_quantiles', [low_quantile, high_quantile], high_quantile) }} as high_atr_pct
+
+    from averages
+    inner join oscillators using (exchange, market, symbol, interval_minutes, opened_at)
+    inner join sessions using (exchange, market, symbol, interval_minutes, opened_at)
+    left join profiles using (exchange, market, symbol, interval_minutes, opened_at)
+
+),
+
+final as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        close_sma_10,
+        close_sma_20,
+        close_sma_50,
+        close_sma_60,
+        close_sma_200,
+        close_ema_12,
+        close_ema_26,
+        close_macd,
+        close_macd_signal,
+        close_macd - close_macd_signal as close_macd_hist,
+        close_rsi_14,
+        high_low_close_atr_14,
+        atr_pct_14,
+        high_low_close_adx_14,
+        plus_di_14,
+        minus_di_14,
+        close_ema_20 + 2 * high_low_close_atr_10 as keltner_20_upper,
+        case when high_low_close_atr_10 is not null then close_ema_20 end as keltner_20_middle,
+        close_ema_20 - 2 * high_low_close_atr_10 as keltner_20_lower,
+        high_low_close_cci_14,
+        high_low_close_volume_mfi_14,
+        close_volume_obv,
+        close_volume_obv_rel,
+        vwap_session,
+        {{ if_full(96, 'volume_profile_poc_96') }} as volume_profile_poc_96,
+        case
+            when bars_in_run < {{ var('vol_regime_bars') + 512 }} then null
+            when atr_pct_14 <= low_atr_pct then 0
+            when atr_pct_14 <= high_atr_pct then 1
+            else 2
+        end as vol_regime
+
+    from joined
+
+)
+
+select * from final

@@ -1,0 +1,48 @@
+{# Log returns of bars and the variance that each bar's range tells of. #}
+
+with
+
+bars as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        available_at,
+        close_price,
+        bars_in_run,
+        ln(close_price / lag(close_price) over by_series) as log_return,
+        ln(high_price / low_price) as log_range,
+        ln(close_price / open_price) as log_body
+
+    from {{ ref('int_bars') }}
+
+    where not is_gap
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+),
+
+final as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        available_at,
+        close_price,
+        bars_in_run,
+        log_return,
+        {# Parkinson 1980; Garman and Klass 1980. #}
+        log_range * log_range / (4 * ln(2)) as parkinson_variance,
+        5e-1 * log_range * log_range - (2 * ln(2) - 1) * log_body * log_body as garman_klass_variance
+
+    from bars
+
+)
+
+select * from final

@@ -1,0 +1,87 @@
+{# Sums of products of the last 100 log returns with those some bars before. #}
+
+{{ config(materialized='view') }}
+
+{% set columns = ['log_return', 'square'] %}
+{% for number in range(1, 11) %}{% do columns.append('product_' ~ number) %}{% endfor %}
+
+with
+
+products as (
+
+    select
+        *,
+        log_return * log_return as square,
+        {% for number in range(1, 11) -%}
+            log_return * lag(log_return, {{ number }}) over by_series as product_{{ number }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from {{ ref('int_bar_returns') }}
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+),
+
+over_1 as (
+
+    select
+        *,
+        {% for column in columns -%}
+            {{ column }} as {{ column }}_total{{ ',' if not loop.last }}
+        {% endfor %}
+    from products
+
+),
+
+{% for bars, times in [(1, 5), (5, 6), (30, 3)] %}
+
+over_{{ bars * times }} as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        bars_in_run,
+        {% for column in columns -%}
+            {{ column }},
+            {{ repeated_sum(column ~ '_total', bars, times) }} as {{ column }}_total{{ ',' if not loop.last }}
+        {% endfor %}
+    from over_{{ bars }}
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+),
+
+{% endfor %}
+
+{# Of the last 100 returns: the sums of all, and of the products of the 100 - k pairs that lie k apart. #}
+
+final as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        bars_in_run,
+        {% for column in ['log_return', 'square'] -%}
+            {{ repeated_sum(column, 1, 10) }} + lag({{ column }}_total, 10) over by_series as {{ column }}_total_100,
+        {% endfor -%}
+        {% for number in range(1, 10) -%}
+            {{ repeated_sum('product_' ~ number, 1, 10 - number) }}
+            + lag(product_{{ number }}_total, {{ 10 - number }}) over by_series as product_total_{{ number }},
+        {% endfor -%}
+        product_10_total as product_total_10,
+        {% for number in range(10) -%}
+            lag(log_return, {{ number }}) over by_series + lag(log_return, {{ 99 - number }}) over by_series
+                as outer_returns_{{ number }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from over_90
+
+    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+
+)
+
+select * from final
