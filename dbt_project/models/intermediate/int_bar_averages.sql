@@ -98,7 +98,7 @@ final as (
         {{ if_full(512, 'close_ema_26') }} as close_ema_26,
         {{ if_full(512, 'macd') }} as close_macd,
         {{ if_full(639, 'macd_signal') }} as close_macd_signal,
-        {{ if_full(513, safe_divide('100 * gain_14', 'gain_14 + loss_14')) }} as close_rsi_14,
+        {{ if_full(513, safe_divide('gain_14', 'gain_14 + loss_14') ~ ' * 100') }} as close_rsi_14,
         {{ if_full(257, 'true_range_10') }} as high_low_close_atr_10,
         {{ if_full(513, 'true_range_14') }} as high_low_close_atr_14,
         {{ if_full(513, 'true_range_14 / close_price * 100') }} as atr_pct_14,

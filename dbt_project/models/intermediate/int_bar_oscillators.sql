@@ -119,7 +119,7 @@ final as (
         {{ if_full(14, 'coalesce(' ~ safe_divide('-mean_gap', '15e-3 * mean_deviation') ~ ', 0)') }}
             as high_low_close_cci_14,
         {# TA-Lib's answer is 0 where less than one unit of quote currency flowed. #}
-        {{ if_full(15, 'case when flow_14 < 1 then 0 else 100 * inflow_14 / flow_14 end') }}
+        {{ if_full(15, 'case when flow_14 < 1 then 0 else inflow_14 / flow_14 * 100 end') }}
             as high_low_close_volume_mfi_14,
         {{ if_full(21, safe_divide('signed_volume_20', 'volume_20')) }} as close_volume_obv_rel
 
