@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Literal
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote
 
 from tenacity import (
     RetryCallState,
@@ -188,7 +189,7 @@ def _directory(settings: Settings) -> Path:
 
 
 def _download(settings: Settings, archive: Archive, directory: Path) -> Download:
-    url = f"{settings.exchange_url or PUBLIC_ARCHIVES}/{archive.path}"
+    url = f"{settings.exchange_url or PUBLIC_ARCHIVES}/{quote(archive.path)}"
     attempts = Retrying(
         retry=retry_if_exception(_may_pass),
         wait=_wait,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import ccxt
 import ccxt.pro
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from ingest.report import Report
+from ingest.report import Failure, Report
 from ingest.segments import SegmentWriter, land_segments, recover
 from ingest.settings import Market, Settings
 
@@ -68,7 +69,7 @@ def record(
     Returns
     -------
     Report
-        What landed, that of earlier interrupted recordings included.
+        What landed, that of earlier interrupted recordings included; silence is a failure.
     """
     market = market or settings.market
     symbols = symbols or settings.symbols
@@ -86,7 +87,11 @@ def record(
 
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_listen(market, addresses, seconds, keep))
-    return land_segments(settings)
+    report = land_segments(settings)
+    if count:
+        return report
+    silence = "nothing was heard. Check the network, the symbols and TAPEHOUSE_EXCHANGE_URL"
+    return replace(report, failures=tuple(Failure(address, silence) for address in addresses))
 
 
 def stream_addresses(

@@ -150,6 +150,17 @@ def test_a_lost_connection_is_taken_up_again(tmp_path: Path) -> None:
     assert heard[-1] > 120
 
 
+def test_silence_is_a_failure_that_names_the_addresses(tmp_path: Path) -> None:
+    with simulator(MARKET, speed=0, now=NOW) as exchange:
+        url = exchange.url
+    settings = Settings(database=tmp_path / "tapehouse.duckdb", exchange_url=url)
+    report = record(settings, seconds=1, clock=clock, market="spot", symbols=["BTCUSDT"])
+    assert report.lines == ()
+    (failure,) = report.failures
+    assert failure.unit.endswith("/spot/stream?streams=btcusdt@kline_1m/btcusdt@depth20@100ms")
+    assert "nothing was heard" in failure.message
+
+
 def test_a_killed_recording_is_landed_by_the_next(tmp_path: Path) -> None:
     with simulator(MARKET, speed=120.0, now=NOW) as exchange:
         settings = Settings(database=tmp_path / "tapehouse.duckdb", exchange_url=exchange.url)

@@ -1,20 +1,24 @@
-{# Where the parts of a dataset end: shares of the time from the first labelled row to the end of the last label, on bar boundaries. #}
-{% macro time_parts(relation, label, interval_minutes) -%}
-    {% set bar_count = minutes_between('min(closed_at)', 'max(label_end_at)') ~ ' / ' ~ interval_minutes -%}
+{# Where the parts of a dataset end: shares of the times with a label, so that a hole in the data is no part of its own. #}
+{% macro time_parts(relation, label) -%}
     {% set validation_share = var('train_share') + var('validation_share') -%}
     select
-        {{ add_minutes('min(closed_at)', whole_bars(bar_count, var('train_share'), interval_minutes)) }} as train_end_at,
-        {{ add_minutes('min(closed_at)', whole_bars(bar_count, validation_share, interval_minutes)) }}
-            as validation_end_at,
+        min(case when place > floor(time_count * {{ var('train_share') }}) then closed_at end) as train_end_at,
+        min(case when place > floor(time_count * {{ validation_share }}) then closed_at end) as validation_end_at,
         max(label_end_at) as test_end_at
 
-    from {{ relation }}
+    from (
+        select
+            closed_at,
+            max(label_end_at) as label_end_at,
+            row_number() over (order by closed_at) as place,
+            count(*) over () as time_count
 
-    where {{ label }} is not null
-{%- endmacro %}
+        from {{ relation }}
 
-{% macro whole_bars(bar_count, share, interval_minutes) -%}
-    cast(floor({{ bar_count }} * {{ share }}) as bigint) * {{ interval_minutes }}
+        where {{ label }} is not null
+
+        group by closed_at
+    ) as times
 {%- endmacro %}
 
 

@@ -91,7 +91,7 @@ joined as (
 
 parts as (
 
-    {{ time_parts('joined', 'is_up_5', interval_minutes) }}
+    {{ time_parts('joined', 'is_up_5') }}
 
 ),
 
