@@ -49,7 +49,7 @@ balance_over_5 as (
 
     select
         *,
-        {% for age in range(1, 5) %}{{ ' + ' if not loop.first }}sign_{{ age }}{% endfor %} as balance_5
+        sign_1 + sign_2 + sign_3 + sign_4 as balance_5
 
     from comparisons
 
@@ -61,7 +61,9 @@ balance_over_{{ bars }} as (
     select
         *,
         balance_{{ shorter }}
-        {%- for age in range(shorter, bars) %} + sign_{{ age }}{% endfor %} as balance_{{ bars }}
+        {% for age in range(shorter, bars) -%}
+            + sign_{{ age }}
+        {% endfor %} as balance_{{ bars }}
 
     from balance_over_{{ shorter }}
 
