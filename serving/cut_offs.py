@@ -14,8 +14,9 @@ def default_cut_offs(
     """Return moments, spread over the history, at which leaks show.
 
     They are: the middle of a one-minute bar, just before the close of an hour, a day boundary,
-    the middle of an hour, a close, the middle of the longest hole in the klines and, of each
-    staging table with rows that arrived late, just before its latest one arrived.
+    the middle of an hour, half a second after the close of one, when live rows still arrive, the
+    middle of the longest hole in the klines and, of each staging table, just before that row
+    arrived that came the longest after the end of its minute.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def default_cut_offs(
             date_trunc('hour', marks[2]) - interval 1 microsecond,
             date_trunc('day', marks[3]),
             date_trunc('hour', marks[4]) + interval 30 minutes,
-            marks[5],
+            date_trunc('hour', marks[5]) + interval 500 milliseconds,
             hole_at
         ])
         from chosen
@@ -60,13 +61,18 @@ def default_cut_offs(
                 for name, kind in columns_of(connection, part.relation).items()
                 if kind == "TIMESTAMP" and name not in {"available_at", "received_at"}
             ]
+            minute_ends = [
+                f"date_trunc('minute', {event} - interval 1 microsecond) + interval 1 minute"
+                for event in events
+            ]
             delays = [
-                f"case when {at} <= available_at then available_at - {at} end" for at in events
+                f"case when {end} < available_at then available_at - ({end}) end"
+                for end in minute_ends
             ]
             found += connection.execute(
-                f"select arg_max(available_at, delay) - interval 1 microsecond "
+                "select arg_max(available_at, delay) - interval 1 microsecond "
                 f"from (select available_at, least({', '.join(delays)}) as delay "
-                f"from {part.relation}) where delay > interval 0 seconds"
+                f"from {part.relation})"
             ).fetchall()
     return sorted({at for (at,) in found if at is not None})
 
