@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from orchestration.commands import ingest
+from orchestration.commands import check, ingest
 from orchestration.commands.demo import demo
 from orchestration.commands.record import record
 from orchestration.commands.score import score
@@ -35,6 +35,7 @@ app = Application(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+app.add_typer(check.app)
 app.command()(demo)
 app.add_typer(ingest.app)
 app.command()(record)

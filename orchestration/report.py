@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
 
 import duckdb
@@ -9,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from serving.leaks import Leak, Proof
 from serving.scoring import Scored
 
 KINDS = ("klines", "trades", "books", "funding", "open_interest", "liquidations")
@@ -39,6 +41,45 @@ def print_scored(scored: Sequence[Scored], *, console: Console | None = None) ->
     ]
     names = ("model", "version", "bars", "first bar", "last bar", "up", "down", "flat", "skipped")
     (console or Console()).print(_table("Scored", names, rows))
+
+
+def print_proof(proof: Proof, *, console: Console | None = None) -> None:
+    """Print the leaks found, one row per column, and what was compared."""
+    console = console or Console()
+    if proof.leaks:
+        table = Table(
+            *("model", "column", "rows", "first differing bar (UTC)", "from all rows"),
+            *("known at the cut-off", "cut-off (UTC)"),
+            title="Leaks",
+            title_justify="left",
+            box=SIMPLE,
+        )
+        for column in table.columns:
+            column.overflow = "fold"
+        for (model, name), leaks in groupby(proof.leaks, lambda leak: (leak.model, leak.column)):
+            series = list(leaks)
+            first = min(series, key=lambda leak: leak.first_opened_at)
+            count = sum(leak.rows for leak in series)
+            values = ("NULL" if value is None else value for value in (first.whole, first.known))
+            table.add_row(
+                model, name, f"{count:,}", _bar(first, series), *values, str(first.cut_off)
+            )
+        console.print(table)
+    moments = ", ".join(map(str, proof.cut_offs))
+    tables = len({(leak.model) for leak in proof.leaks})
+    verdict = f"leaks in {tables} of {len(proof.rows)} tables" if tables else "no leak"
+    console.print(
+        f"{verdict}: {sum(proof.rows.values()):,} rows of {', '.join(proof.rows)} compared at "
+        f"{moments}",
+        soft_wrap=True,
+    )
+
+
+def _bar(first: Leak, series: Sequence[Leak]) -> str:
+    others = f", in {len(series)} series" if len(series) > 1 else ""
+    return (
+        f"{first.market} {first.symbol} {first.interval_minutes}m {first.first_opened_at}{others}"
+    )
 
 
 def print_report(

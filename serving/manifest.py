@@ -126,11 +126,39 @@ def compiled_manifest(
     CompilationError
         If dbt refuses the project; the message is dbt's own.
     """
+    selection = ("--select", *(f"+{model}" for model in models), "--exclude", *models)
+    return compiled(database, selection, project=project)
+
+
+def compiled(
+    database: Path, selection: Sequence[str], *, project: Path = PROJECT
+) -> dict[str, Any]:
+    """Compile a selection of models as a full refresh.
+
+    Parameters
+    ----------
+    database : Path
+        The warehouse file; only its name matters here.
+    selection : sequence of str
+        Dbt's own arguments: ``--select`` and what follows.
+    project : Path
+        The dbt project; `profiles.yml` lies in the directory above it.
+
+    Returns
+    -------
+    dict
+        The content of `manifest.json`, each of the selected models with its ``compiled_code``.
+
+    Raises
+    ------
+    CompilationError
+        If dbt refuses the project; the message is dbt's own.
+    """
     with TemporaryDirectory(prefix="tapehouse-compile-") as directory:
         target = Path(directory)
         command = [
             *(str(Path(sys.executable).with_name("dbt")), "--quiet", "compile", "--full-refresh"),
-            *("--select", *(f"+{model}" for model in models), "--exclude", *models),
+            *selection,
             *("--target", "duckdb", "--no-introspect", "--no-populate-cache", "--no-partial-parse"),
             *("--project-dir", str(project), "--profiles-dir", str(project.parent)),
             *("--target-path", str(target), "--log-path", str(target)),
