@@ -89,12 +89,24 @@ def checkable(manifest: Mapping[str, Any]) -> list[str]:
     )
 
 
+def compiled_tables(database: Path, *, project: Path = PROJECT) -> dict[str, Any]:
+    """Return the manifest of a project with all feature and label tables compiled.
+
+    Raises
+    ------
+    CompilationError
+        If dbt refuses the project.
+    """
+    layers = [f"+path:models/{layer}" for layer in LAYERS]
+    return compiled(database, ["--select", *layers], project=project)
+
+
 def check(
     database: Path,
     models: Iterable[str] = (),
     cut_offs: Iterable[datetime] = (),
     *,
-    project: Path = PROJECT,
+    manifest: Mapping[str, Any] | None = None,
     timeout_s: float = 600.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> Proof:
@@ -114,8 +126,8 @@ def check(
         Names of feature and label tables; all of the project if there are none.
     cut_offs : iterable of datetime
         Naive UTC; if there are none, they are chosen where leaks show: see `serving.cut_offs`.
-    project : Path
-        The dbt project.
+    manifest : mapping, optional
+        What `compiled_tables` returns; this project's if there is none.
     timeout_s : float
         Seconds to wait for another process to release the warehouse.
     say : callable
@@ -132,9 +144,10 @@ def check(
     CompilationError
         If dbt refuses the project.
     """
-    say("compiling")
-    layers = [f"+path:models/{layer}" for layer in LAYERS]
-    manifest = compiled(database, ["--select", *layers], project=project)
+    if manifest is None:
+        with warehouse.reading(database, timeout_s=timeout_s):
+            say("compiling")
+        manifest = compiled_tables(database)
     known = checkable(manifest)
     names = sorted(set(models)) or known
     if unknown := sorted(set(names) - set(known)):

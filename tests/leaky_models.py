@@ -65,8 +65,8 @@ LEAKY = {
     ),
     "late_data_used_early": Leaky(
         "open_interest",
-        "(select max_by(open_interest, measured_at) from {{ ref('stg_open_interest') }} as readings "
-        "where readings.symbol = bars.symbol and readings.measured_at < bars.closed_at)",
+        "(select max_by(open_interest, measured_at) from {{ ref('stg_open_interest') }} as seen "
+        "where seen.symbol = bars.symbol and seen.measured_at < bars.closed_at)",
     ),
     "join_by_event_time": Leaky(
         "funding_rate",

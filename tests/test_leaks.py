@@ -4,17 +4,20 @@ import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime
+from datetime import datetime, time, timedelta
 from pathlib import Path
+from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from features_fixtures import START, SYMBOLS, random_market, write_raw
 from leaky_models import LEAKY
 
-from ingest.warehouse import WarehouseMissingError
-from serving.leaks import Proof, UnknownModelError, check
+from ingest.files import ingest_files
+from ingest.settings import Settings
+from serving.leaks import NothingToCheckError, Proof, check, checkable, compiled_tables
 
 MINUTES = 1800
 EVENTS = {
@@ -68,20 +71,43 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def proof(database: Path, project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Proof:
-    """The check of a copy of the project with all the leaky models in it."""
+def planted_root(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with all the leaky models in it."""
     root = tmp_path_factory.mktemp("planted")
     shutil.copy(project_root / "profiles.yml", root)
-    ignored = shutil.ignore_patterns("target", "logs")
-    project = shutil.copytree(project_root / "dbt_project", root / "dbt_project", ignore=ignored)
+    ignored = shutil.ignore_patterns("target", "logs", "__pycache__")
+    for folder in ("dbt_project", "ingest", "ml", "serving", "orchestration"):
+        shutil.copytree(project_root / folder, root / folder, ignore=ignored)
     for name, leaky in LEAKY.items():
-        model = f"{planted(name)}.sql"
-        (project / "models" / leaky.layer / model).write_text(leaky.sql())
-    return check(database, project=project)
+        file = root / "dbt_project" / "models" / leaky.layer / f"{planted(name)}.sql"
+        file.write_text(leaky.sql())
+    return root
+
+
+@pytest.fixture(scope="module")
+def manifest(database: Path, planted_root: Path) -> dict[str, Any]:
+    return compiled_tables(database, project=planted_root / "dbt_project")
+
+
+@pytest.fixture(scope="module")
+def proof(database: Path, manifest: dict[str, Any]) -> Proof:
+    return check(database, manifest=manifest)
 
 
 def planted(name: str) -> str:
     return f"{'lbl' if LEAKY[name].layer == 'labels' else 'feat'}_{name}"
+
+
+def command(database: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {"TAPEHOUSE_DATABASE": str(database), "PYTHONPATH": str(root), "COLUMNS": "200"}
+    return subprocess.run(
+        [sys.executable, "-m", "orchestration.cli", "check", "leaks", *arguments],
+        env=os.environ | environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("name", LEAKY)
@@ -96,3 +122,92 @@ def test_the_tables_of_the_project_have_no_leak(proof: Proof) -> None:
     assert {"feat_ta", "feat_microstructure", "feat_orderflow", "lbl_high_low"} <= set(own)
     assert [leak for leak in proof.leaks if leak.model in own] == []
     assert min(proof.rows[name] for name in own) > 10_000
+
+
+def test_the_cut_offs_lie_in_a_bar_before_a_close_at_midnight_in_a_hole_and_before_arrivals(
+    proof: Proof,
+) -> None:
+    clocks = [cut_off.time() for cut_off in proof.cut_offs]
+    assert [clock for clock in clocks if clock.second == 30 and clock.microsecond == 0] != []
+    assert [clock for clock in clocks if clock.isoformat().endswith("59:59.999999")] != []
+    assert time(0, 0) in clocks
+    hole = START.tz_localize(None) + pd.Timedelta(minutes=MINUTES // 3)
+    assert any(hole < cut_off < hole + pd.Timedelta(minutes=7) for cut_off in proof.cut_offs)
+    late = datetime(2025, 2, 2, 0, 15)
+    assert any(late < cut_off < late + timedelta(seconds=2) for cut_off in proof.cut_offs)
+
+
+def test_every_series_and_the_first_bar_that_differs_are_named(
+    database: Path, manifest: dict[str, Any]
+) -> None:
+    cut_off = datetime(2025, 2, 1, 11, 0, 30)
+    proof = check(database, ["feat_off_by_one_lag"], [cut_off], manifest=manifest)
+    assert proof.cut_offs == (cut_off,)
+    last_bars = {1: (10, 59), 5: (10, 55), 15: (10, 45), 60: (10, 0)}
+    assert [
+        (leak.market, leak.symbol, leak.interval_minutes, leak.first_opened_at)
+        for leak in proof.leaks
+    ] == [
+        ("um", symbol, minutes, datetime(2025, 2, 1, *last))
+        for symbol in SYMBOLS
+        for minutes, last in last_bars.items()
+    ]
+    assert {(leak.rows, leak.cut_off, leak.known) for leak in proof.leaks} == {(1, cut_off, None)}
+    assert all(float(leak.whole or "nan") > 0 for leak in proof.leaks)
+
+
+def test_the_command_names_leaks_and_tells_by_its_exit_code(
+    database: Path, planted_root: Path, tmp_path: Path
+) -> None:
+    moment = ("--cut-off", "2025-02-01T11:00:30")
+    leaky = command(database, planted_root, "--model", "feat_off_by_one_lag", *moment)
+    assert leaky.returncode == 1, leaky.stderr
+    for word in (
+        "feat_off_by_one_lag",
+        "close_lag_1",
+        "BTCUSDT 60m 2025-02-01 10:00:00, in 8 series",
+        "NULL",
+    ):
+        assert word in leaky.stdout
+    assert "leaks in 1 of 1 tables" in leaky.stdout
+    clean = command(database, planted_root, "--model", "feat_calendar", *moment)
+    assert clean.returncode == 0, clean.stderr
+    assert clean.stdout.startswith("no leak: ")
+    assert command(database, planted_root, "--model", "feat_none").returncode == 2
+    missing = command(tmp_path / "nowhere" / "tapehouse.duckdb", planted_root)
+    assert missing.returncode == 1
+    assert "there is no warehouse" in missing.stderr
+
+
+def test_recorded_data_gives_no_leak(
+    tmp_path: Path, shared_data: Path, manifest: dict[str, Any]
+) -> None:
+    parts = {
+        "spot/klines_BTCUSDT_1m": "open_time between 1722988800000 and 1723248000000",
+        "spot/trades_BTCUSDT": "true",
+        "um/klines_XRPUSDT_1m": "open_time >= 1750550400000",
+        "um/klines_BTCUSDT_5m": "open_time >= 1766534400000",
+        "um/funding_XRPUSDT": "true",
+        "um/funding_BTCUSDT": "true",
+        "um/open_interest_BTCUSDT_5m": "create_time < 1767225600000",
+    }
+    recorded = tmp_path / "recorded"
+    for name, condition in parts.items():
+        file = recorded / f"{name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        source = shared_data / f"{name}.parquet"
+        duckdb.sql(f"copy (from '{source}' where {condition}) to '{file}'")
+    settings = Settings(database=tmp_path / "tapehouse.duckdb")
+    for kind in ("klines", "trades", "funding", "open_interest"):
+        assert ingest_files(settings, kind, [recorded]).failures == ()
+    own = [name for name in checkable(manifest) if name not in map(planted, LEAKY)]
+    proof = check(settings.database, own, manifest=manifest)
+    assert proof.leaks == ()
+    assert min(proof.rows.values()) > 10_000
+    assert datetime(2025, 6, 22) < proof.cut_offs[-1]
+
+
+def test_without_a_bar_there_is_nothing_to_check(tmp_path: Path, manifest: dict[str, Any]) -> None:
+    write_raw(tmp_path / "tapehouse.duckdb", {})
+    with pytest.raises(NothingToCheckError, match="tapehouse ingest"):
+        check(tmp_path / "tapehouse.duckdb", manifest=manifest)
