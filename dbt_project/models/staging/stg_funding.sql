@@ -18,15 +18,25 @@ funding as (
 
 ),
 
-latest as (
+known as (
 
-    select *
+    select
+        *,
+        case when source like 'websocket%' then greatest(funded_at, received_at) else funded_at end as available_at
 
     from funding
 
+),
+
+first_known as (
+
+    select *
+
+    from known
+
     qualify row_number() over (
         partition by exchange, market, symbol, funded_at
-        order by received_at desc, source
+        order by available_at, received_at desc, source
     ) = 1
 
 ),
@@ -40,11 +50,11 @@ final as (
         funded_at,
         funding_rate,
         mark_price,
-        case when source like 'websocket%' then greatest(funded_at, received_at) else funded_at end as available_at,
+        available_at,
         source,
         received_at
 
-    from latest
+    from first_known
 
 )
 

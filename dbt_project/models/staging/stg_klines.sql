@@ -38,26 +38,43 @@ measured as (
 
 ),
 
-latest as (
-
-    select *
-
-    from measured
-
-    qualify row_number() over (
-        partition by exchange, market, symbol, interval_minutes, opened_at
-        order by is_closed desc, received_at desc, source
-    ) = 1
-
-),
-
 timed as (
 
     select
         *,
         {{ add_minutes('opened_at', 'interval_minutes') }} as closed_at
 
-    from latest
+    from measured
+
+),
+
+known as (
+
+    select
+        *,
+        case when source like 'websocket%' then greatest(closed_at, received_at) else closed_at end as known_at
+
+    from timed
+
+),
+
+{# A kline that arrives again unchanged was known from the first time on. #}
+latest as (
+
+    select
+        *,
+        min(known_at) over (
+            partition by
+                exchange, market, symbol, interval_minutes, opened_at,
+                is_closed, open_price, high_price, low_price, close_price, volume
+        ) as available_at
+
+    from known
+
+    qualify row_number() over (
+        partition by exchange, market, symbol, interval_minutes, opened_at
+        order by is_closed desc, received_at desc, source
+    ) = 1
 
 ),
 
@@ -70,7 +87,7 @@ final as (
         interval_minutes,
         opened_at,
         closed_at,
-        case when source like 'websocket%' then greatest(closed_at, received_at) else closed_at end as available_at,
+        available_at,
         open_price,
         high_price,
         low_price,
@@ -84,7 +101,7 @@ final as (
         source,
         received_at
 
-    from timed
+    from latest
 
 )
 

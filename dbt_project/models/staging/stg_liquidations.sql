@@ -22,16 +22,29 @@ liquidations as (
 
 ),
 
-latest as (
+known as (
+
+    select
+        *,
+        case
+            when source like 'websocket%' then greatest(liquidated_at, received_at)
+            else liquidated_at
+        end as available_at
+
+    from liquidations
+
+),
+
+first_known as (
 
     select *
 
-    from liquidations
+    from known
 
     qualify row_number() over (
         partition by
             exchange, market, symbol, side, liquidated_at, price, original_quantity, filled_accumulated_quantity
-        order by received_at desc, source
+        order by available_at, received_at desc, source
     ) = 1
 
 ),
@@ -49,14 +62,11 @@ final as (
         original_quantity,
         filled_accumulated_quantity,
         order_status,
-        case
-            when source like 'websocket%' then greatest(liquidated_at, received_at)
-            else liquidated_at
-        end as available_at,
+        available_at,
         source,
         received_at
 
-    from latest
+    from first_known
 
 )
 

@@ -18,15 +18,25 @@ open_interest as (
 
 ),
 
-latest as (
+known as (
 
-    select *
+    select
+        *,
+        case when source like 'websocket%' then greatest(measured_at, received_at) else measured_at end as available_at
 
     from open_interest
 
+),
+
+first_known as (
+
+    select *
+
+    from known
+
     qualify row_number() over (
         partition by exchange, market, symbol, measured_at
-        order by received_at desc, source
+        order by available_at, received_at desc, source
     ) = 1
 
 ),
@@ -40,11 +50,11 @@ final as (
         measured_at,
         open_interest,
         open_interest_value,
-        case when source like 'websocket%' then greatest(measured_at, received_at) else measured_at end as available_at,
+        available_at,
         source,
         received_at
 
-    from latest
+    from first_known
 
 )
 
