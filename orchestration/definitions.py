@@ -4,6 +4,7 @@ import dagster as dg
 
 from ingest.settings import Settings
 from orchestration import dbt, schedules
+from orchestration.checks import leak_checks
 from orchestration.ingestion import raw_tables
 from orchestration.scoring import scored_bars
 
@@ -11,9 +12,16 @@ from orchestration.scoring import scored_bars
 def definitions(settings: Settings) -> dg.Definitions:
     """Return the assets, checks, jobs and schedules over a warehouse."""
     project = dbt.prepared_project(settings)
+    leaks = leak_checks(project)
+    refresh = dg.define_asset_job(
+        "refresh",
+        selection=schedules.routine(leaks),
+        description="Ingest, build everything but the models, score.",
+    )
     return dg.Definitions(
         assets=[*raw_tables, dbt.models(project), scored_bars],
-        jobs=[schedules.refresh, schedules.retrain],
+        asset_checks=[leaks],
+        jobs=[refresh, schedules.retrain],
         schedules=[schedules.hourly, schedules.daily],
         resources={"dbt": dbt.command_line(project), "settings": settings},
     )

@@ -37,6 +37,14 @@ print(json.dumps({
         for name in ("hourly", "daily")
         for schedule in [defs.resolve_schedule_def(name)]
     },
+    "checked_for_leaks": sorted(
+        key.asset_key.to_user_string() for key in graph.asset_check_keys if key.name == "no_leak"
+    ),
+    "checking": [
+        job
+        for job in ("refresh", "retrain")
+        if "check_leaks" in {node.name for node in defs.resolve_job_def(job).nodes}
+    ],
     "trained": {
         job: sorted(
             key.to_user_string()
@@ -68,6 +76,8 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
     kinds = ("books", "funding", "klines", "liquidations", "open_interest", "trades")
     assert graph["checks"] > 50
     del graph["checks"]
+    tables = {"feat_ta", "feat_calendar", "lbl_return", "lbl_high_low"}
+    assert tables <= set(graph.pop("checked_for_leaks"))
     assert graph == {
         "phantom": [],
         "groups": [
@@ -78,6 +88,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
         "raw": [f"raw/{kind}" for kind in kinds],
         "parents": {"stg_klines": ["raw/klines"], "scored_bars": ["sig_order_flow"]},
         "schedules": {"hourly": ["5 1-23 * * *", "refresh"], "daily": ["5 0 * * *", "retrain"]},
+        "checking": ["retrain"],
         "trained": {"refresh": [], "retrain": ["ml_order_flow", "ml_order_flow_shuffled"]},
     }
 
