@@ -19,7 +19,7 @@ demo: $(STAMP) ## the whole way offline: simulated exchange, ingest, dbt build, 
 	@env -u TAPEHOUSE_DATABASE $(BIN)/tapehouse demo
 
 test: $(STAMP) ## run the tests
-	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest
+	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy, and sqlfluff on both dialects
 	$(BIN)/ruff check .

@@ -22,6 +22,11 @@ class Application(typer.Typer):
         """Run the command that the arguments name."""
         try:
             return super().__call__(*args, **kwargs)
+        except ValueError as error:
+            if not type(error).__module__.startswith("pydantic"):
+                raise
+            typer.secho(f"Error: a TAPEHOUSE_ variable is wrong: {error}", err=True, fg="red")
+            sys.exit(2)
         except RuntimeError as error:
             if type(error).__module__.partition(".")[0] not in PACKAGES:
                 raise

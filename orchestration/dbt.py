@@ -9,6 +9,7 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
 from ingest.settings import PROJECT_ROOT, Settings
+from orchestration.metrics import metrics
 
 
 class Layers(DagsterDbtTranslator):
@@ -52,7 +53,12 @@ def models(project: DbtProject) -> dg.AssetsDefinition:
     ) -> Iterator[Any]:
         target = settings.dagster_directory / "runs" / context.run_id
         build = dbt.cli(["build"], context=context, target_path=target)
-        yield from build.stream().fetch_row_counts()
+        for event in build.stream().fetch_row_counts():
+            if isinstance(event, dg.Output):
+                found = metrics(settings, event.output_name)
+                yield event.with_metadata({**event.metadata, **found})
+            else:
+                yield event
 
     return dbt_build
 

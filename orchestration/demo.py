@@ -109,7 +109,10 @@ def run_recorded(settings: Settings, directory: Path, *, build: str, console: Co
     """
     for kind in get_args(KindName):
         with stage(console, f"Ingest {_words(kind)} from files") as say:
-            _say_rows(ingest_files(settings, kind, [directory], on_step=_steps(say)), say)
+            try:
+                _say_rows(ingest_files(settings, kind, [directory], on_step=_steps(say)), say)
+            except FileNotFoundError:
+                say("no file")
     _build(settings, build, console)
     _score_and_report(settings, console, note=f"The data is what {directory} holds.")
 

@@ -28,7 +28,6 @@ def print_scored(scored: Sequence[Scored], *, console: Console | None = None) ->
     rows = [
         (
             run.model,
-            run.version[:8],
             f"{run.bars:,}",
             _time(run.first_opened_at),
             _time(run.last_opened_at),
@@ -39,7 +38,7 @@ def print_scored(scored: Sequence[Scored], *, console: Console | None = None) ->
         )
         for run in scored
     ]
-    names = ("model", "version", "bars", "first bar", "last bar", "up", "down", "flat", "skipped")
+    names = ("model", "bars", "first bar", "last bar", "up", "down", "flat", "skipped")
     (console or Console()).print(_table("Scored", names, rows))
 
 
@@ -201,11 +200,11 @@ def _table(title: str, names: Sequence[str], rows: Iterable[Sequence[str]]) -> T
         title=title, title_justify="left", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
     )
     for name in names:
-        table.add_column(name, justify="left" if name == names[0] else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name == names[0] else "right", overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table
 
 
 def _time(time: datetime | None) -> str:
-    return "" if time is None else f"{time:%m-%d %H:%M}"
+    return "" if time is None else f"{time:%Y-%m-%d %H:%M}"

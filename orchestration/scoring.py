@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from ingest import warehouse
 from ingest.settings import Settings
 from serving.scoring import score
 
@@ -16,17 +17,15 @@ from serving.scoring import score
     description="Predictions for bars that landed after the last build, as `tapehouse score`.",
 )
 def scored_bars(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-    """Score the bars without a prediction."""
+    """Score the bars without a prediction, then renew the snapshot that readers use."""
     now = datetime.now(UTC).replace(tzinfo=None)
-    (scored,) = score(settings.database, now=now, timeout_s=settings.writer_timeout_s)
-    return dg.MaterializeResult(
-        metadata={
-            "model": scored.model,
-            "version": scored.version,
-            "dagster/row_count": scored.bars,
-            "up": scored.up,
-            "down": scored.down,
-            "flat": scored.flat,
-            "last_opened_at": str(scored.last_opened_at),
+    scored = score(settings.database, now=now, timeout_s=settings.writer_timeout_s)
+    warehouse.publish_snapshot(settings.database, timeout_s=settings.writer_timeout_s)
+    metadata: dict[str, str | int] = {"bars": sum(run.bars for run in scored)}
+    for run in scored:
+        metadata |= {
+            f"{run.model} version": run.version,
+            f"{run.model} signals": f"{run.up} up, {run.down} down, {run.flat} flat",
+            f"{run.model} last bar": str(run.last_opened_at),
         }
-    )
+    return dg.MaterializeResult(metadata=metadata)

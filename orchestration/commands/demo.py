@@ -46,5 +46,8 @@ def demo(
     if data:
         run_recorded(settings, data, build=build, console=console)
     else:
-        synthetic = Synthetic(seed, edge, days, tuple(symbols.split(",")))
+        names = tuple(name.strip().upper() for name in symbols.split(","))
+        if wrong := [name for name in names if not name.endswith("USDT") or name == "USDT"]:
+            raise typer.BadParameter(f"expected USDT pairs such as BTCUSDT, found {wrong}")
+        synthetic = Synthetic(seed, edge, days, names)
         run_simulated(settings, synthetic, build=build, console=console)
