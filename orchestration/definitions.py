@@ -5,7 +5,7 @@ import dagster as dg
 from ingest.settings import Settings
 from orchestration import dbt, schedules
 from orchestration.checks import leak_checks
-from orchestration.ingestion import raw_tables
+from orchestration.ingestion import raw_tables, user_tables
 from orchestration.scoring import scored_bars
 
 
@@ -19,7 +19,7 @@ def definitions(settings: Settings) -> dg.Definitions:
         description="Ingest, build everything but the models, score.",
     )
     return dg.Definitions(
-        assets=[*raw_tables, dbt.models(project), scored_bars],
+        assets=[*raw_tables, *user_tables, dbt.models(project), scored_bars],
         asset_checks=[leaks],
         jobs=[refresh, schedules.retrain],
         schedules=[schedules.hourly, schedules.daily],

@@ -19,6 +19,14 @@ DESCRIPTIONS: dict[KindName, str] = {
     "liquidations": "Forced orders of USD-M futures from archives.",
 }
 
+BY_USERS = {
+    "mark_prices": "Mark and index prices of futures, landed by you.",
+    "macro_bars": "Bars of indices and commodities, landed by you.",
+    "news": "Headlines, landed by you.",
+    "news_scores": "Sentiment of headlines, landed by you.",
+    "garch_parameters": "Fitted parameters of GARCH(1,1) models, landed by you.",
+}
+
 
 def raw_table(kind: KindName) -> dg.AssetsDefinition:
     """Return the asset of a raw table."""
@@ -47,6 +55,10 @@ def raw_table(kind: KindName) -> dg.AssetsDefinition:
 
 
 raw_tables = [raw_table(kind) for kind in get_args(KindName)]
+user_tables = [
+    dg.AssetSpec(dg.AssetKey(["raw", name]), group_name="raw", description=description)
+    for name, description in BY_USERS.items()
+]
 
 
 def _first_ingested(settings: Settings, kind: KindName) -> datetime | None:

@@ -23,7 +23,10 @@ from orchestration.definitions import defs
 graph = defs.resolve_asset_graph()
 assets = {key.to_user_string(): graph.get(key) for key in graph.materializable_asset_keys}
 print(json.dumps({
-    "phantom": [key.to_user_string() for key in graph.external_asset_keys],
+    "phantom": [
+        key.to_user_string() for key in graph.external_asset_keys if not graph.get(key).description
+    ],
+    "landed_by_users": sorted(key.to_user_string() for key in graph.external_asset_keys),
     "groups": sorted({asset.group_name for asset in assets.values()}),
     "undescribed": sorted(name for name, asset in assets.items() if not asset.description),
     "raw": sorted(name for name in assets if name.startswith("raw/")),
@@ -80,6 +83,10 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
     assert tables <= set(graph.pop("checked_for_leaks"))
     assert graph == {
         "phantom": [],
+        "landed_by_users": [
+            f"raw/{name}"
+            for name in ("garch_parameters", "macro_bars", "mark_prices", "news", "news_scores")
+        ],
         "groups": [
             *("datasets", "features", "intermediate", "labels", "models", "predictions"),
             *("raw", "scoring", "signals", "staging", "trading"),
