@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, DbtCliResource, DbtProject, dbt_assets
 
 from ingest.settings import PROJECT_ROOT, Settings
-from orchestration.metrics import metrics
+from orchestration.metrics import row_counts
 
 
 class Layers(DagsterDbtTranslator):
@@ -28,7 +29,12 @@ def prepared_project(settings: Settings) -> DbtProject:
         target_path=settings.dagster_directory / "manifest",
     )
     if _is_stale(project.manifest_path, project.project_dir):
-        command_line(project).cli(["parse", "--quiet"], target_path=project.target_path).wait()
+        # Steps in processes of their own may parse at once: none reads another's half a file.
+        settings.dagster_directory.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=settings.dagster_directory, prefix="parse-") as parsed:
+            command_line(project).cli(["parse", "--quiet"], target_path=Path(parsed)).wait()
+            project.manifest_path.parent.mkdir(exist_ok=True)
+            (Path(parsed) / "manifest.json").replace(project.manifest_path)
     return project
 
 
@@ -52,13 +58,18 @@ def models(project: DbtProject) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
     ) -> Iterator[Any]:
         target = settings.dagster_directory / "runs" / context.run_id
-        build = dbt.cli(["build"], context=context, target_path=target)
-        for event in build.stream().fetch_row_counts():
-            if isinstance(event, dg.Output):
-                found = metrics(settings, event.output_name)
-                yield event.with_metadata({**event.metadata, **found})
+        build = dbt.cli(["build"], context=context, target_path=target, raise_on_error=False)
+        # Dbt holds the warehouse until it ends; only then are the rows counted.
+        events = list(build.stream())
+        counts = row_counts(settings)
+        for event in events:
+            if isinstance(event, dg.Output) and event.output_name in counts:
+                count = {"dagster/row_count": counts[event.output_name]}
+                yield event.with_metadata({**event.metadata, **count})
             else:
                 yield event
+        if error := build.get_error():
+            raise error
 
     return dbt_build
 

@@ -1,32 +1,24 @@
-"""What the evaluation tables say, as metadata of their assets."""
-
-from collections.abc import Mapping
+"""What the warehouse says of its tables, as metadata of assets."""
 
 from ingest import warehouse
 from ingest.settings import Settings
 
-QUERIES: Mapping[str, str] = {
-    "trd_evaluation": """
-        select strategy, roc_auc, net_bps
-        from trd_evaluation
-        where model_version = (select any_value(model_version) from trd_verdict)
-    """,
-    "trd_verdict": "select criterion, value, verdict from trd_verdict",
-}
 
-
-def metrics(settings: Settings, model: str) -> dict[str, float | str]:
-    """Return the figures of an evaluation table by name; none for any other model."""
-    if model not in QUERIES:
-        return {}
+def metrics(settings: Settings) -> dict[str, str | float]:
+    """Return the verdict on the active model and the value of each criterion, by name."""
     with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
-        rows = connection.execute(QUERIES[model]).fetchall()
-    if model == "trd_verdict":
-        verdict = {"verdict": rows[0][2]} if rows else {}
-        return verdict | {name: value for name, value, _ in rows if value is not None}
-    return {
-        f"{strategy} {name}": value
-        for strategy, roc_auc, net_bps in rows
-        for name, value in (("AUC", roc_auc), ("net bps", net_bps))
-        if value is not None
-    }
+        rows = connection.execute("select criterion, value, verdict from trd_verdict").fetchall()
+    verdict: dict[str, str | float] = {"verdict": rows[0][2]} if rows else {}
+    return verdict | {name: value for name, value, _ in rows if value is not None}
+
+
+def row_counts(settings: Settings) -> dict[str, int]:
+    """Return the number of rows of each table of the dbt project, by name; views are left out."""
+    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        names = connection.execute(
+            "select table_name from duckdb_tables() where schema_name = 'main'"
+        ).fetchall()
+        return {
+            name: connection.execute(f'select count(*) from "{name}"').fetchall()[0][0]
+            for (name,) in names
+        }

@@ -6,6 +6,7 @@ import dagster as dg
 
 from ingest import warehouse
 from ingest.settings import Settings
+from orchestration.metrics import metrics
 from serving.scoring import score
 
 
@@ -21,11 +22,11 @@ def scored_bars(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[No
     now = datetime.now(UTC).replace(tzinfo=None)
     scored = score(settings.database, now=now, timeout_s=settings.writer_timeout_s)
     warehouse.publish_snapshot(settings.database, timeout_s=settings.writer_timeout_s)
-    metadata: dict[str, str | int] = {"bars": sum(run.bars for run in scored)}
+    metadata: dict[str, str | float] = {"bars": sum(run.bars for run in scored)}
     for run in scored:
         metadata |= {
             f"{run.model} version": run.version,
             f"{run.model} signals": f"{run.up} up, {run.down} down, {run.flat} flat",
             f"{run.model} last bar": str(run.last_opened_at),
         }
-    return dg.MaterializeResult(metadata=metadata)
+    return dg.MaterializeResult(metadata=metadata | metrics(settings))
