@@ -68,6 +68,12 @@ LEAKY = {
         "(select max_by(open_interest, measured_at) from {{ ref('stg_open_interest') }} as seen "
         "where seen.symbol = bars.symbol and seen.measured_at < bars.closed_at)",
     ),
+    "raw_rows_read_past_staging": Leaky(
+        "reading_count",
+        "(select count(*) from {{ source('raw', 'open_interest') }} as seen "
+        "where seen.symbol = bars.symbol "
+        "and seen.create_time at time zone 'UTC' < bars.closed_at)",
+    ),
     "join_by_event_time": Leaky(
         "funding_rate",
         "funding_rate",
