@@ -61,18 +61,16 @@ def default_cut_offs(
                 for name, kind in columns_of(connection, part.relation).items()
                 if kind == "TIMESTAMP" and name not in {"available_at", "received_at"}
             ]
-            minute_ends = [
-                f"date_trunc('minute', {event} - interval 1 microsecond) + interval 1 minute"
-                for event in events
-            ]
             delays = [
-                f"case when {end} < available_at then available_at - ({end}) end"
-                for end in minute_ends
+                f"case when {event} <= available_at then greatest("
+                f"available_at - date_trunc('minute', {event} - interval 1 microsecond) "
+                "- interval 1 minute, interval 0 seconds) end"
+                for event in events
             ]
             found += connection.execute(
                 "select arg_max(available_at, delay) - interval 1 microsecond "
                 f"from (select available_at, least({', '.join(delays)}) as delay "
-                f"from {part.relation})"
+                f"from {part.relation}) where delay > interval 0 seconds"
             ).fetchall()
     return sorted({at for (at,) in found if at is not None})
 

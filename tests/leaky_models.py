@@ -68,6 +68,12 @@ LEAKY = {
         "(select max_by(open_interest, measured_at) from {{ ref('stg_open_interest') }} as seen "
         "where seen.symbol = bars.symbol and seen.measured_at < bars.closed_at)",
     ),
+    "raw_rows_read_past_staging": Leaky(
+        "reading_count",
+        "(select count(*) from {{ source('raw', 'open_interest') }} as seen "
+        "where seen.symbol = bars.symbol "
+        "and seen.create_time at time zone 'UTC' < bars.closed_at)",
+    ),
     "join_by_event_time": Leaky(
         "funding_rate",
         "funding_rate",
@@ -114,15 +120,17 @@ LEAKY = {
     ),
     "label_of_a_horizon_that_is_not_over": Leaky(
         "highest_9",
-        "lead(closed_at, 9) over by_series as highest_9_end_at, "
+        "case when lead(bars_in_run, 9) over by_series > 9 then lead(closed_at, 9) over by_series "
+        "end as highest_9_end_at, "
         "max(high_price) over (by_series rows between 1 following and 9 following)",
         f"bars window by_series as ({BY_SERIES} order by opened_at)",
         layer="labels",
     ),
     "label_that_changes_once_decided": Leaky(
         "above_mean_7",
-        "lead(closed_at, 7) over by_series as above_mean_7_end_at, "
-        "case when lead(closed_at, 7) over by_series is not null "
+        "case when lead(bars_in_run, 7) over by_series > 7 then lead(closed_at, 7) over by_series "
+        "end as above_mean_7_end_at, "
+        "case when lead(bars_in_run, 7) over by_series > 7 "
         f"then close_price - avg(close_price) over ({BY_SERIES}) end",
         f"bars window by_series as ({BY_SERIES} order by opened_at)",
         layer="labels",

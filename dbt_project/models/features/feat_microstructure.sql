@@ -103,7 +103,8 @@ final as (
         symbol,
         interval_minutes,
         opened_at,
-        greatest(available_at, coalesce(trades_available_at, available_at)) as available_at,
+        {{ arrived_with_all_before('greatest(available_at, coalesce(trades_available_at, available_at))') }}
+            as available_at,
         buy_volume,
         sell_volume,
         net_volume,

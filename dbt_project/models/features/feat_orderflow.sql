@@ -106,7 +106,8 @@ final as (
         symbol,
         interval_minutes,
         opened_at,
-        greatest(available_at, coalesce(book_available_at, available_at)) as available_at,
+        {{ arrived_with_all_before('greatest(available_at, coalesce(book_available_at, available_at))') }}
+            as available_at,
         {{ states | join(',\n        ') }},
         quoted_spread_bps / 100 as effective_spread,
         {% for side in ['bid', 'ask'] -%}

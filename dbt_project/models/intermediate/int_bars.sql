@@ -104,7 +104,7 @@ final as (
         interval_minutes,
         opened_at,
         closed_at,
-        coalesce(available_at, closed_at) as available_at,
+        {{ arrived_with_all_before('coalesce(available_at, closed_at)') }} as available_at,
         {{ values | join(',\n        ') }},
         bars_in_run,
         is_gap
