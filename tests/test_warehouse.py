@@ -50,8 +50,11 @@ def test_writing_creates_the_file_and_the_raw_tables(database: Path) -> None:
             "select table_name from information_schema.tables where table_schema = 'raw' order by 1"
         ).fetchall()
         zone = connection.execute("select current_setting('TimeZone')").fetchall()
-    names = "books funding klines landings liquidations open_interest raw_rejects trades"
-    assert [name for (name,) in tables] == names.split()
+    assert [name for (name,) in tables] == [
+        *("books", "funding", "garch_parameters", "klines", "landings", "liquidations"),
+        *("macro_bars", "mark_prices", "news", "news_scores", "open_interest", "raw_rejects"),
+        "trades",
+    ]
     assert zone == [("UTC",)]
 
 
