@@ -36,7 +36,7 @@ ui: $(STAMP) ## open Dagster on 127.0.0.1
 
 lock: ## renew requirements.lock from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-header --extra dev --extra bigquery pyproject.toml -o requirements.lock
+		--no-emit-index-url --no-header --extra dev --extra bigquery --extra boosters pyproject.toml -o requirements.lock
 
 clean: ## remove the environment, build results and the demo's warehouse; keeps data/tapehouse.duckdb
 	rm -rf .venv *.egg-info .*_cache dbt_project/target dbt_project/logs logs data/demo data/recorded
