@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,15 @@ def compiled(select: str, *, working: Path) -> Models:
 
 def built(models: Models, name: str, given: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Build a model and what it reads, down to the tables that are given, in key order."""
+    return built_together(models, [name], given)[name]
+
+
+def built_together(
+    models: Models, names: Sequence[str], given: Mapping[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Build several models and what they read, each table once."""
     parents: dict[str, set[str]] = {}
-    waiting = [name]
+    waiting = list(names)
     while waiting:
         model = waiting.pop()
         if model not in parents:
@@ -45,7 +52,7 @@ def built(models: Models, name: str, given: Mapping[str, pd.DataFrame]) -> pd.Da
             waiting += parents[model]
     with duckdb.connect(":memory:") as connection:
         connection.execute("set TimeZone = 'UTC'")
-        connection.execute(f"attach ':memory:' as {models[name]['database']}")
+        connection.execute(f"attach ':memory:' as {models[names[0]]['database']}")
         for model in TopologicalSorter(parents).static_order():
             if model in given:
                 connection.register("given", given[model])
@@ -54,8 +61,12 @@ def built(models: Models, name: str, given: Mapping[str, pd.DataFrame]) -> pd.Da
                 sql = models[model]["compiled_code"]
             connection.execute(f"create table {models[model]['relation_name']} as {sql}")
         order = ", ".join(KEY)
-        relation = models[name]["relation_name"]
-        return connection.execute(f"select * from {relation} order by {order}").df()
+        return {
+            name: connection.execute(
+                f"select * from {models[name]['relation_name']} order by {order}"
+            ).df()
+            for name in names
+        }
 
 
 def on_grid(reported: pd.DataFrame, *, symbol: str, interval_minutes: int) -> pd.DataFrame:

@@ -179,6 +179,20 @@ def test_features_labels_and_datasets_have_enforced_contracts(manifest: dict[str
     assert wrong == []
 
 
+def test_every_feature_and_label_says_how_far_it_looks(manifest: dict[str, Any]) -> None:
+    key = {"exchange", "market", "symbol", "interval_minutes", "opened_at", "available_at"}
+    wrong = [
+        f"{node['name']}.{name}: {sorted(column['config']['meta'])}"
+        for node in models(manifest)
+        if layer(node) in {"features", "labels"}
+        for name, column in node["columns"].items()
+        if name not in key
+        and set(column["config"]["meta"]) - {"horizon_bars"}
+        not in ({"window_bars"}, {"window_minutes"}, {"is_unbounded"})
+    ]
+    assert wrong == []
+
+
 def test_every_layer_of_logic_has_unit_tests_with_two_symbols(manifest: dict[str, Any]) -> None:
     tested: dict[str, set[str]] = {}
     for test in manifest["unit_tests"].values():

@@ -214,16 +214,16 @@ def test_starting_later_changes_no_bit_once_the_look_back_is_over(
     described = yaml.safe_load(
         (project_root / "dbt_project/models/features/feat_ta.yml").read_text()
     )["models"][0]
-    unbounded = [
-        column["name"]
-        for column in described["columns"]
-        if column.get("config", {}).get("meta", {}).get("is_unbounded")
-    ]
+    said = {
+        column["name"]: column.get("config", {}).get("meta", {}) for column in described["columns"]
+    }
+    unbounded = [name for name, meta in said.items() if meta.get("is_unbounded")]
+    longest = max(meta.get("window_bars", 0) for meta in said.values())
     assert unbounded == ["close_volume_obv"]
     start = BARS // 3 + 7
     later = built(models, "feat_ta", {"int_bars": cut(bars, start=start)})
     number = later.groupby("symbol").cumcount()
-    later = later[number >= described["config"]["meta"]["lookback_bars"]]
+    later = later[number >= longest]
     whole = features.merge(later[KEY])
     assert len(later) > 1000
     pd.testing.assert_frame_equal(
