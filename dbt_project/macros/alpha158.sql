@@ -42,24 +42,6 @@
 {%- endmacro %}
 
 
-{# A column some bars before, in rows that the CTE before has sorted by series and time; `otherwise` where the run of
-   reported bars does not reach back so far. DuckDB reads sorted rows as they come (STREAMING_WINDOW) and needs no
-   partition, because a run ends before its series does: 2.2 s of one core for int_alpha158_levels on 2.7 M rows
-   against 16 s. #}
-{% macro lag_in_run(column, bars, otherwise='null') -%}
-    case when bars_in_run > {{ bars }} then lag({{ column }}, {{ bars }}) over {{ sorted_series() }}
-    {%- if otherwise != 'null' %} else {{ otherwise }}{% endif %} end
-{%- endmacro %}
-
-{% macro sorted_series() %}{{ return(adapter.dispatch('sorted_series', 'tapehouse')()) }}{% endmacro %}
-
-{% macro default__sorted_series() %}(){% endmacro %}
-
-{% macro bigquery__sorted_series() -%}
-    (partition by exchange, market, symbol, interval_minutes order by opened_at)
-{%- endmacro %}
-
-
 {#
     CTEs that end in `moments`: sums over the last 5, 10, 20, 30 and 60 bars of a run. Each group has `variables`, NULL
     at the same bars, and `products`, pairs of them. Sums are of values less the anchor, the newest value of the window:

@@ -79,7 +79,7 @@
         {% endfor %}
     from {{ name }}_over_{{ bars }}
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ){{ ',' if not loop.last }}
 

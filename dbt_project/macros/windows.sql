@@ -1,3 +1,25 @@
+{#
+    The window of a series over rows that the import CTE has sorted: `order by exchange, market, symbol, interval_minutes,
+    opened_at`. DuckDB reads sorted rows as they come (STREAMING_WINDOW), a tenth of the time of sorting partitions in
+    each CTE and hardly any memory: 4.9 s against 78 s for int_bar_averages on 5.3 M rows. There a lag does not stop at
+    the start of a series, so what lags give must stay hidden by `if_full` or `lag_in_run` until the window is full.
+#}
+{% macro sorted_series() %}{{ return(adapter.dispatch('sorted_series', 'tapehouse')()) }}{% endmacro %}
+
+{% macro default__sorted_series() %}(){% endmacro %}
+
+{% macro bigquery__sorted_series() -%}
+    (partition by exchange, market, symbol, interval_minutes order by opened_at)
+{%- endmacro %}
+
+
+{# A column some bars before in sorted rows; `otherwise` where the run of reported bars does not reach back so far. #}
+{% macro lag_in_run(column, bars, otherwise='null') -%}
+    case when bars_in_run > {{ bars }} then lag({{ column }}, {{ bars }}) over {{ sorted_series() }}
+    {%- if otherwise != 'null' %} else {{ otherwise }}{% endif %} end
+{%- endmacro %}
+
+
 {# The sum of a column over this row and the `bars` - 1 before it, by explicit lags: the same to the last bit wherever the table starts. #}
 {% macro sum_of_lags(column, bars) -%}
     {{ column }}
@@ -9,6 +31,12 @@
 {% macro deviation_of_lags(column, total, bars) -%}
     power({{ column }} - {{ total }} / {{ bars }}, 2)
     {%- for lag in range(1, bars) %} + power({{ column }}_lag_{{ lag }} - {{ total }} / {{ bars }}, 2){% endfor %}
+{%- endmacro %}
+
+
+{# The largest (`greatest`) or smallest (`least`) of a column over this row and the `bars` - 1 before it. #}
+{% macro extreme_of_lags(function, column, bars) -%}
+    {{ function }}({{ column }}{% for age in range(1, bars) %}, lag({{ column }}, {{ age }}) over by_series{% endfor %})
 {%- endmacro %}
 
 

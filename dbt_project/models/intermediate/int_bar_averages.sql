@@ -30,16 +30,27 @@ bars as (
         high_price,
         low_price,
         close_price,
-        bars_in_run,
-        lag(close_price) over by_series as previous_close,
-        high_price - lag(high_price) over by_series as rise,
-        lag(low_price) over by_series - low_price as fall
+        bars_in_run
 
     from {{ ref('int_bars') }}
 
     where not is_gap
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    order by exchange, market, symbol, interval_minutes, opened_at
+
+),
+
+changes as (
+
+    select
+        *,
+        lag(close_price) over by_series as previous_close,
+        high_price - lag(high_price) over by_series as rise,
+        lag(low_price) over by_series - low_price as fall
+
+    from bars
+
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -59,7 +70,7 @@ moves as (
         case when rise > 0 and rise > fall then rise else 0 end as upward_move,
         case when fall > 0 and fall > rise then fall else 0 end as downward_move
 
-    from bars
+    from changes
 
 ),
 

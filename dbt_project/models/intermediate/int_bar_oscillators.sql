@@ -19,6 +19,8 @@ bars as (
 
     where not is_gap
 
+    order by exchange, market, symbol, interval_minutes, opened_at
+
 ),
 
 flows as (
@@ -30,7 +32,7 @@ flows as (
 
     from bars
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -61,7 +63,7 @@ first_totals as (
         {% endfor %}
     from signed_flows
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -83,7 +85,7 @@ second_totals as (
 
     from first_totals
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -101,7 +103,7 @@ third_totals as (
 
     from second_totals
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 

@@ -13,7 +13,6 @@ bars as (
         available_at,
         close_price,
         bars_in_run,
-        ln(close_price / lag(close_price) over by_series) as log_return,
         ln(high_price / low_price) as log_range,
         ln(close_price / open_price) as log_body
 
@@ -21,7 +20,7 @@ bars as (
 
     where not is_gap
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    order by exchange, market, symbol, interval_minutes, opened_at
 
 ),
 
@@ -36,7 +35,7 @@ final as (
         available_at,
         close_price,
         bars_in_run,
-        log_return,
+        ln(close_price / {{ lag_in_run('close_price', 1) }}) as log_return,
         {# Parkinson 1980; Garman and Klass 1980. #}
         log_range * log_range / (4 * ln(2)) as parkinson_variance,
         5e-1 * log_range * log_range - (2 * ln(2) - 1) * log_body * log_body as garman_klass_variance

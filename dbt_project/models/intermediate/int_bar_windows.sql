@@ -33,6 +33,8 @@ bars as (
 
     where not is_gap
 
+    order by exchange, market, symbol, interval_minutes, opened_at
+
 ),
 
 lagged as (
@@ -47,14 +49,12 @@ lagged as (
         lag(close_price, 5) over by_series as close_price_lag_5,
         lag(close_price, 10) over by_series as close_price_lag_10,
         lag(close_price, 20) over by_series as close_price_lag_20,
-        max(high_price) over last_14 as highest_price_14,
-        min(low_price) over last_14 as lowest_price_14
+        {{ extreme_of_lags('greatest', 'high_price', 14) }} as highest_price_14,
+        {{ extreme_of_lags('least', 'low_price', 14) }} as lowest_price_14
 
     from bars
 
-    window
-        by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at),
-        last_14 as (by_series rows between 13 preceding and current row)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -93,7 +93,7 @@ over_3 as (
 
     from totals
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -116,7 +116,7 @@ over_{{ layer.bars }} as (
         {% endfor %}
     from over_{{ layer.bars // 2 }}
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ){{ ',' if not loop.last }}
 

@@ -65,6 +65,8 @@ over_1 as (
 
     from known
 
+    order by exchange, market, symbol, interval_minutes, opened_at
+
 ),
 
 {% for bars in [1, 4, 16, 64, 256] %}
@@ -92,7 +94,7 @@ over_{{ 4 * bars }} as (
 
     from over_{{ bars }}
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 

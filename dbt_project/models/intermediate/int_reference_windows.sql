@@ -9,6 +9,8 @@ bars as (
 
     select * from {{ ref('int_reference_bars') }}
 
+    order by exchange, market, symbol, interval_minutes, opened_at
+
 ),
 
 returns as (
@@ -24,7 +26,7 @@ returns as (
 
     from bars
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -43,7 +45,7 @@ returns as (
         {% endfor %}
     from {{ 'returns' if loop.first else loop.previtem[0] }}
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 

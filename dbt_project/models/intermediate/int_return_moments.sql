@@ -30,6 +30,8 @@ over_1 as (
 
     from {{ ref('int_bar_returns') }}
 
+    order by exchange, market, symbol, interval_minutes, opened_at
+
 ),
 
 {% for layer in layers %}
@@ -48,7 +50,7 @@ over_{{ layer.bars * layer.times }} as (
         {% endfor %}
     from over_{{ layer.bars }}
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 

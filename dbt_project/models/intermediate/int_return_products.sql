@@ -7,6 +7,23 @@
 
 with
 
+returns as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        bars_in_run,
+        log_return
+
+    from {{ ref('int_bar_returns') }}
+
+    order by exchange, market, symbol, interval_minutes, opened_at
+
+),
+
 products as (
 
     select
@@ -15,9 +32,9 @@ products as (
         {% for number in range(1, 11) -%}
             log_return * lag(log_return, {{ number }}) over by_series as product_{{ number }}{{ ',' if not loop.last }}
         {% endfor %}
-    from {{ ref('int_bar_returns') }}
+    from returns
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -49,7 +66,7 @@ over_{{ bars * times }} as (
         {% endfor %}
     from over_{{ bars }}
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -80,7 +97,7 @@ final as (
         {% endfor %}
     from over_90
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 )
 

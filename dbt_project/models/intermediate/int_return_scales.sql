@@ -17,6 +17,8 @@ over_1 as (
 
     from {{ ref('int_bar_returns') }}
 
+    order by exchange, market, symbol, interval_minutes, opened_at
+
 ),
 
 {# Over four times as many bars the squares of shorter blocks add up, and two lengths of blocks begin. #}
@@ -48,7 +50,7 @@ over_{{ 4 * bars }} as (
 
     from over_{{ bars }}
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    window by_series as {{ sorted_series() }}
 
 ),
 
