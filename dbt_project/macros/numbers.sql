@@ -44,3 +44,11 @@
 {% macro default__ordered_sum(column, order) %}sum({{ column }} order by {{ order }}){% endmacro %}
 
 {% macro bigquery__ordered_sum(column, order) %}sum({{ column }}){% endmacro %}
+
+
+{# A floating-point number to partition or group by: BigQuery takes only its text. #}
+{% macro groupable(column) %}{{ return(adapter.dispatch('groupable', 'tapehouse')(column)) }}{% endmacro %}
+
+{% macro default__groupable(column) %}{{ column }}{% endmacro %}
+
+{% macro bigquery__groupable(column) %}cast({{ column }} as string){% endmacro %}

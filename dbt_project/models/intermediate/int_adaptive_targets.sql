@@ -24,7 +24,7 @@ medians as (
     select
         *,
         count(atr_pct_14) over last_bars as known_bars,
-        {{ window_quantiles('atr_pct_14', [0.5], 'last_bars') }} as medians
+        {{ window_quantiles('atr_pct_14', [0.5], 'last_bars') }} as latest
 
     from averages
 
@@ -46,7 +46,7 @@ final as (
         opened_at,
         case
             when known_bars = {{ bars }}
-                then {{ var('adaptive_base') }} * {{ safe_divide('atr_pct_14', quantile_of('medians', [0.5], 0.5)) }}
+                then {{ var('adaptive_base') }} * {{ safe_divide('atr_pct_14', quantile_of('latest', [0.5], 0.5)) }}
         end as adaptive_target
 
     from medians

@@ -66,7 +66,9 @@ latest as (
         min(known_at) over (
             partition by
                 exchange, market, symbol, interval_minutes, opened_at,
-                is_closed, open_price, high_price, low_price, close_price, volume
+                is_closed,
+                {{ groupable('open_price') }}, {{ groupable('high_price') }}, {{ groupable('low_price') }},
+                {{ groupable('close_price') }}, {{ groupable('volume') }}
         ) as available_at
 
     from known
