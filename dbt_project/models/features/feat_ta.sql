@@ -1,5 +1,6 @@
 {# Technical indicators: moving averages, bands, slopes, oscillators, volume, volatility. #}
 
+{{ config(materialized='incremental') }}
 {% set prices = [
     'close_sma_3', 'close_sma_6', 'close_sma_12', 'close_sma_24', 'close_sma_48',
     'close_bbands_20_upper', 'close_bbands_20_middle', 'close_bbands_20_lower', 'vwap_20',
@@ -15,12 +16,23 @@
     'close_rsi_14', 'atr_pct_14', 'high_low_close_adx_14', 'plus_di_14', 'minus_di_14', 'high_low_close_cci_14',
     'high_low_close_volume_mfi_14', 'close_volume_obv', 'close_volume_obv_rel', 'vol_regime',
 ] %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
 windows as (
 
     select * from {{ ref('int_bar_windows') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
+),
+
+indicators as (
+
+    select * from {{ ref('int_bar_indicators') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -70,7 +82,7 @@ bands as (
         close_bbands_20_middle - 2 * close_stddev_20 as close_bbands_20_lower
 
     from full_windows
-    inner join {{ ref('int_bar_indicators') }} using (exchange, market, symbol, interval_minutes, opened_at)
+    inner join indicators using (exchange, market, symbol, interval_minutes, opened_at)
 
 ),
 

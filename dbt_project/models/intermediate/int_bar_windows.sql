@@ -1,6 +1,7 @@
 {# Running totals of bars over the windows of technical indicators, each from the totals over half as many bars. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set layers = [
     {'bars': 6, 'halves': [3, 5], 'totals': [('close', 3), ('range', 3), ('close', 5), ('volume', 5), ('traded', 5)]},
     {'bars': 12, 'halves': [6, 10], 'totals': [
@@ -9,6 +10,16 @@
     {'bars': 24, 'halves': [12], 'totals': [('close', 12)]},
     {'bars': 48, 'halves': [], 'totals': [('close', 24)]},
 ] %}
+{% set key = ['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'] %}
+{# What is kept, and how many bars it needs. #}
+{% set kept = {
+    'close_price_lag_1': 2, 'close_price_lag_5': 6, 'close_price_lag_10': 11, 'close_price_lag_20': 21,
+    'close_total_3': 3, 'close_total_6': 6, 'close_total_12': 12, 'close_total_20': 20,
+    'close_total_24': 24, 'close_total_48': 48, 'close_moment_3': 3, 'close_moment_6': 6, 'close_moment_12': 12,
+    'close_moment_24': 24, 'close_deviation_12': 12, 'close_deviation_20': 20, 'close_deviation_24': 24,
+    'range_total_3': 3, 'range_total_6': 6, 'range_total_12': 12, 'volume_total_20': 20, 'traded_total_20': 20,
+    'williams_r': 14, 'slow_k': 16, 'slow_d': 18,
+} %}
 
 with
 
@@ -32,6 +43,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -118,8 +130,21 @@ over_{{ layer.bars }} as (
 
     window by_series as {{ sorted_series() }}
 
-){{ ',' if not loop.last }}
+),
 
 {% endfor %}
 
-select * from over_48
+final as (
+
+    select
+        {{ (key + ['available_at', 'close_price', 'volume', 'bars_in_run']) | join(',\n        ') }},
+        {% for column, bars in kept.items() -%}
+            {{ if_full(bars, column) }} as {{ column }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from over_48
+
+)
+
+select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

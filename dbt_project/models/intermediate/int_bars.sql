@@ -1,9 +1,11 @@
 {# Bars on a complete grid from a series' first to its last bar; a gap is a row without values. #}
 
+{{ config(materialized='incremental') }}
 {% set values = [
     'open_price', 'high_price', 'low_price', 'close_price', 'volume', 'quote_volume',
     'trade_count', 'taker_buy_volume', 'taker_buy_quote_volume',
 ] %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
@@ -16,9 +18,35 @@ klines as (
         interval_minutes,
         opened_at,
         available_at,
-        {{ values | join(',\n        ') }}
+        {{ values | join(',\n        ') }},
+        opened_at as starts_at
 
     from {{ ref('int_klines') }}
+
+    {% if is_incremental() -%}
+        where opened_at >= {{ changed }}
+
+        union all
+
+        {# The last bar that stays: its run goes on, and what had arrived with it. #}
+        select
+            exchange,
+            market,
+            symbol,
+            interval_minutes,
+            max(opened_at) as opened_at,
+            max_by(available_at, opened_at) as available_at,
+            {% for column in values -%}
+                null as {{ column }},
+            {% endfor -%}
+            max_by({{ add_minutes('opened_at', 'interval_minutes * (1 - bars_in_run)') }}, opened_at) as starts_at
+
+        from {{ this }}
+
+        where opened_at < {{ changed }} and not is_gap
+
+        group by exchange, market, symbol, interval_minutes
+    {%- endif %}
 
 ),
 
@@ -42,7 +70,7 @@ run_starts as (
         max(
             case
                 when previous_opened_at = {{ add_minutes('opened_at', '-interval_minutes') }} then null
-                else opened_at
+                else starts_at
             end
         ) over up_to_bar as run_opened_at
 
@@ -114,3 +142,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# Closed bars that were reported: the exchange's own kline, else one rolled up from complete 1-minute klines. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 klines as (
@@ -24,6 +27,7 @@ klines as (
     from {{ ref('stg_klines') }}
 
     where is_closed and interval_minutes in ({{ var('interval_minutes') | join(', ') }})
+        {% if is_incremental() %} and opened_at >= {{ changed }} {% endif %}
 
 ),
 
