@@ -4,11 +4,12 @@ import hashlib
 import shutil
 import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,9 +36,10 @@ _BACK_OFF = wait_random_exponential(multiplier=0.2, max=20)
 _NOT_FOUND = 404
 _TOO_MANY_REQUESTS = (418, 429)
 _SERVER_ERROR = 500
+_WITHDRAWN = "withdrawn"
 
 Period = Literal["monthly", "daily"]
-_FOLDERS: dict[tuple[str, str], tuple[str, tuple[Period, ...]]] = {
+_FOLDERS: dict[tuple[str, str | None], tuple[str, tuple[Period, ...]]] = {
     ("klines", "spot"): ("klines", ("monthly", "daily")),
     ("klines", "um"): ("klines", ("monthly", "daily")),
     ("trades", "spot"): ("aggTrades", ("monthly", "daily")),
@@ -167,6 +169,21 @@ def downloads(settings: Settings, archives: list[Archive]) -> Iterator[Download]
                 download.file.unlink()
 
 
+def republished(settings: Settings, landed: Mapping[Archive, str]) -> list[Archive]:
+    """Return the archives whose published checksum is another than the sha256 that landed.
+
+    One whose checksum cannot be had now is taken for republished, so that its download says why;
+    one that is no longer published is not.
+    """
+    with ThreadPoolExecutor(DOWNLOADS_AHEAD) as pool:
+        published = list(pool.map(partial(_published, settings), landed))
+    return [
+        archive
+        for archive, sha256 in zip(landed, published, strict=True)
+        if sha256 not in (_WITHDRAWN, landed[archive])
+    ]
+
+
 def _archive_from(series: Series, start: datetime, end: datetime) -> Archive | None:
     for period in periods(series):
         until = start + timedelta(days=1)
@@ -188,14 +205,30 @@ def _directory(settings: Settings) -> Path:
     return directory
 
 
-def _download(settings: Settings, archive: Archive, directory: Path) -> Download:
-    url = f"{settings.exchange_url or PUBLIC_ARCHIVES}/{quote(archive.path)}"
-    attempts = Retrying(
+def _url(settings: Settings, archive: Archive) -> str:
+    return f"{settings.exchange_url or PUBLIC_ARCHIVES}/{quote(archive.path)}"
+
+
+def _attempts() -> Retrying:
+    return Retrying(
         retry=retry_if_exception(_may_pass),
         wait=_wait,
         stop=stop_after_attempt(ATTEMPTS),
         reraise=True,
     )
+
+
+def _published(settings: Settings, archive: Archive) -> str | None:
+    try:
+        return _attempts()(_checksum, _url(settings, archive))
+    except HTTPError as error:
+        return _WITHDRAWN if error.code == _NOT_FOUND else None
+    except (URLError, ConnectionError, TimeoutError):
+        return None
+
+
+def _download(settings: Settings, archive: Archive, directory: Path) -> Download:
+    url, attempts = _url(settings, archive), _attempts()
     file = directory / Path(archive.path).name
     try:
         published = attempts(_checksum, url)

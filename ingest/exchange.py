@@ -24,7 +24,12 @@ ATTEMPTS = 6
 SETTLING = timedelta(seconds=1)
 _BACK_OFF = wait_random_exponential(multiplier=0.2, max=20)
 _KLINE_LIMITS = {"spot": 1000, "um": 1500}
+# The page of candles that weighs the least for a row in the exchange's limit of requests.
+_LIGHT_LIMIT = 499
 _HOUR_MS = 3_600_000
+# Places in a candle of the REST interface.
+_CLOSE = 4
+_CLOSE_TIME = 6
 _OPEN_INTEREST_PERIOD_MS = 300_000
 
 
@@ -117,6 +122,8 @@ def pages(exchange: Exchange, series: Series, start: datetime, end: datetime) ->
         yield from _funding(exchange, series, start, end, now)
     elif series.kind == "open_interest":
         yield from _open_interest(exchange, series, start, end, now)
+    elif series.kind == "mark_prices":
+        yield from _mark_prices(exchange, series, start, end, now)
     elif series.kind == "books":
         yield _book(exchange, series, now)
     else:
@@ -235,6 +242,32 @@ def _open_interest(
         yield Page(_records(names, found), instant(cursor), instant(until))
         if until < window_end:
             break
+        cursor = until
+
+
+def _mark_prices(
+    exchange: Exchange, series: Series, start: datetime, end: datetime, now: datetime
+) -> Iterator[Page]:
+    step = INTERVALS_US["1m"] // 1000
+    limit = _LIGHT_LIMIT
+    cursor = -(-milliseconds(start) // step) * step
+    last = min(milliseconds(end), milliseconds(now)) // step * step
+    while cursor < last:
+        until = min(cursor + limit * step, last)
+        window = {"interval": "1m", "startTime": cursor, "endTime": until - 1, "limit": limit}
+        marks = exchange.call("fapiPublicGetMarkPriceKlines", symbol=series.symbol, **window)
+        indices = exchange.call("fapiPublicGetIndexPriceKlines", pair=series.symbol, **window)
+        index_closes = {row[_CLOSE_TIME]: row[_CLOSE] for row in indices}
+        rows = [
+            {
+                "event_time": row[_CLOSE_TIME],
+                "mark_price": row[_CLOSE],
+                "index_price": index_closes.get(row[_CLOSE_TIME]),
+            }
+            for row in marks
+        ]
+        names = ("event_time", "mark_price", "index_price")
+        yield Page(_records({name: name for name in names}, rows), instant(cursor), instant(until))
         cursor = until
 
 

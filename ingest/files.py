@@ -1,8 +1,8 @@
-"""Files that a user already has: Binance's CSV, zipped or not, and Parquet."""
+"""Files that a user already has: CSV, zipped or not, and Parquet."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingest import books
-from ingest.kinds import INTERVALS_US, KINDS, Kind, KindName
+from ingest.kinds import INTERVALS_US, KINDS, MACRO_SERIES, Kind, KindName, check_intervals
 from ingest.landing import Batch, Entry, Series, land, landed_files, unit
 from ingest.replay import is_changes
 from ingest.report import OnStep, Report, Step, Tally, ignore
@@ -21,6 +21,8 @@ from ingest.validation import Checked, Origin, UnknownLayoutError, match_columns
 # Shorter parts of a file's name are not taken for a symbol.
 _SHORTEST_SYMBOL = 5
 _KNOWN_OTHERWISE = ("symbol", "interval", "is_aggregate")
+# Kinds of which the interval matters, and the column that makes naming it needless.
+_INTERVAL_TOLD_BY = {"klines": "interval", "macro_bars": "close_time"}
 
 
 def ingest_files(
@@ -31,6 +33,7 @@ def ingest_files(
     market: Market | None = None,
     symbols: Sequence[str] = (),
     intervals: Sequence[str] = (),
+    known_after: timedelta | None = None,
     on_step: OnStep = ignore,
 ) -> Report:
     """Land files that hold one kind of data; those that landed before are skipped.
@@ -48,7 +51,10 @@ def ingest_files(
         Otherwise the nearest directory called spot or um tells, else the settings.
     symbols, intervals : sequence of str
         If given, only these are taken; a single one also names the series of a file whose
-        columns and name do not.
+        columns and name do not. Symbols are series of macro bars, providers of news.
+    known_after : timedelta, optional
+        How long after it was published a headline could have been seen, where the file does not
+        say; without it, such a headline counts as known from its landing.
     on_step : callable
         Told of each file before it is read.
 
@@ -61,13 +67,19 @@ def ingest_files(
     ------
     FileNotFoundError
         If a path does not exist, or a directory holds no such file.
+    ValueError
+        If an interval is unknown.
     """
+    check_intervals(intervals)
     kind_ = KINDS[kind]
     files = [file for path in paths for file in _files(path, kind_)]
     tally = Tally()
+    statement = ""
+    if known_after is not None:
+        statement = f" (known after {known_after // timedelta(minutes=1)} min)"
 
     def batches() -> Iterator[Batch]:
-        landed = landed_files(settings, kind)
+        landed = landed_files(settings, kind, statement)
         for done, path in enumerate(files):
             on_step(Step(done, len(files), path.name))
             try:
@@ -80,8 +92,16 @@ def ingest_files(
                     tally.skip(series)
                     continue
                 landed.add((series, sha256))
-                entry = Entry(series, f"file:{path.name}", sha256)
-                yield from unit(_parts(settings, path, kind_, series, symbols), entry)
+                entry = Entry(series, f"file:{path.name}{statement}", sha256)
+                origin = Origin(
+                    settings.exchange if kind_.is_of_exchange else None,
+                    series.market,
+                    entry.source,
+                    datetime.now(UTC),
+                    _constants(kind_, series),
+                    known_after,
+                )
+                yield from unit(_parts(path, kind_, series, origin, symbols), entry)
             except (UnknownLayoutError, *DAMAGE) as error:
                 tally.fail(str(path), str(error))
         on_step(Step(len(files), len(files), "done"))
@@ -118,8 +138,9 @@ def _holds(path: Path, kind: Kind) -> bool:
     if path.suffix == ".parquet" or is_header(names):
         if books.is_long(names) or is_changes(names):
             return kind.name == "books"
+        known = (*_KNOWN_OTHERWISE, kind.subject) if _subject(path, kind) else _KNOWN_OTHERWISE
         try:
-            match_columns(kind, names, constants=_KNOWN_OTHERWISE, where=path.name)
+            match_columns(kind, names, constants=known, where=path.name)
         except UnknownLayoutError:
             return False
         return True
@@ -143,15 +164,24 @@ def _market(path: Path, settings: Settings) -> Market:
 
 
 def _series(path: Path, kind: Kind, market: Market) -> Series:
-    words = _words(path)
-    symbols = [word for word in words if word.isupper() and len(word) >= _SHORTEST_SYMBOL]
-    intervals = [word for word in words if word in INTERVALS_US]
+    intervals = [word for word in _words(path) if word in INTERVALS_US]
     return Series(
         kind.name,
-        market,
-        symbols[0] if symbols else None,
-        intervals[0] if intervals and kind.name == "klines" else None,
+        market if kind.is_of_exchange else None,
+        _subject(path, kind),
+        intervals[0] if intervals and kind.name in _INTERVAL_TOLD_BY else None,
     )
+
+
+def _subject(path: Path, kind: Kind) -> str | None:
+    """Return what a file's name says its rows are about."""
+    words = _words(path)
+    if kind.is_of_exchange:
+        found = [word for word in words if word.isupper() and len(word) >= _SHORTEST_SYMBOL]
+    else:
+        names = MACRO_SERIES if kind.name == "macro_bars" else ()
+        found = [word.lower() for word in words if word.lower() in names]
+    return found[0] if found else None
 
 
 def _is_wanted(series: Series, symbols: Sequence[str], intervals: Sequence[str]) -> bool:
@@ -164,51 +194,48 @@ def _named(
     path: Path, kind: Kind, series: Series, symbols: Sequence[str], intervals: Sequence[str]
 ) -> Series:
     columns = column_names(path, kind)
-    if not books.is_long(columns) and not is_changes(columns):
-        match_columns(kind, columns, constants=_KNOWN_OTHERWISE, where=path.name)
     names = {name.lower() for name in columns}
+    if not books.is_long(columns) and not is_changes(columns):
+        known = (*_KNOWN_OTHERWISE, kind.subject)
+        names |= set(match_columns(kind, columns, constants=known, where=path.name))
     symbol, interval = series.symbol, series.interval
-    if symbol is None and "symbol" not in names:
-        if len(symbols) != 1:
-            raise UnknownLayoutError(
-                f"neither the columns nor the name of {path.name} tell its symbol: "
-                "name it with one --symbol"
-            )
-        symbol = symbols[0]
-    if kind.name == "klines" and interval is None and "interval" not in names:
-        if len(intervals) != 1:
-            raise UnknownLayoutError(
-                f"neither the columns nor the name of {path.name} tell its interval: "
-                "name it with one --interval"
-            )
-        interval = intervals[0]
+    if symbol is None and kind.subject not in names:
+        symbol = _the_only(symbols, path, kind.subject)
+    told_by = _INTERVAL_TOLD_BY.get(kind.name)
+    if interval is None and told_by and told_by not in names:
+        interval = _the_only(intervals, path, "interval")
     return Series(series.kind, series.market, symbol, interval)
 
 
+def _the_only(names: Sequence[str], path: Path, what: str) -> str:
+    if len(names) != 1:
+        raise UnknownLayoutError(
+            f"neither the columns nor the name of {path.name} tell its {what}: "
+            f"name it with one --{what}"
+        )
+    return names[0]
+
+
 def _parts(
-    settings: Settings, path: Path, kind: Kind, series: Series, symbols: Sequence[str]
+    path: Path, kind: Kind, series: Series, origin: Origin, symbols: Sequence[str]
 ) -> Iterator[Checked]:
-    origin = Origin(
-        settings.exchange,
-        series.market,
-        f"file:{path.name}",
-        datetime.now(UTC),
-        _constants(series),
-    )
     for checked in read(path, kind, origin):
         if symbols and series.symbol is None:
-            yield Checked(_only(checked.rows, symbols), _only(checked.rejects, symbols))
+            yield Checked(
+                _only(checked.rows, kind.subject, symbols),
+                _only(checked.rejects, "symbol", symbols),
+            )
         else:
             yield checked
 
 
-def _constants(series: Series) -> tuple[tuple[str, str], ...]:
-    known = (("symbol", series.symbol), ("interval", series.interval))
+def _constants(kind: Kind, series: Series) -> tuple[tuple[str, str], ...]:
+    known = ((kind.subject, series.symbol), ("interval", series.interval))
     return tuple((name, value) for name, value in known if value)
 
 
-def _only(table: pa.Table, symbols: Sequence[str]) -> pa.Table:
-    return table.filter(pc.is_in(table["symbol"], pa.array(symbols)))
+def _only(table: pa.Table, column: str, names: Sequence[str]) -> pa.Table:
+    return table.filter(pc.is_in(table[column], pa.array(names)))
 
 
 def _sha256(path: Path) -> str:

@@ -9,10 +9,10 @@ from typing import Literal
 import ccxt
 import pyarrow as pa
 
-from ingest.archives import Archive, days, downloads, merge, plan
+from ingest.archives import Archive, days, downloads, merge, periods, plan, republished
 from ingest.exchange import Exchange, pages
-from ingest.kinds import INTERVALS_US, KINDS, KindName
-from ingest.landing import Batch, Entry, Series, land, missing, unit
+from ingest.kinds import INTERVALS_US, KINDS, ExchangeKind, check_intervals
+from ingest.landing import Batch, Entry, Series, land, landed_archives, missing, unit
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings
 from ingest.tabular import read
@@ -21,8 +21,8 @@ from ingest.validation import Origin, UnknownLayoutError, check
 Span = tuple[datetime, datetime]
 SourceName = Literal["auto", "archives", "rest"]
 DEFAULT_SPAN = timedelta(days=30)
-_REST_KINDS = ("klines", "trades", "books", "funding", "open_interest")
-_FUTURES_KINDS = ("funding", "open_interest", "liquidations")
+_REST_KINDS = ("klines", "trades", "books", "funding", "open_interest", "mark_prices")
+_FUTURES_KINDS = ("funding", "open_interest", "liquidations", "mark_prices")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -32,7 +32,7 @@ class ExchangeUnreachableError(RuntimeError):
 
 def ingest_history(
     settings: Settings,
-    kind: KindName,
+    kind: ExchangeKind,
     *,
     market: Market | None = None,
     symbols: Sequence[str] = (),
@@ -40,6 +40,7 @@ def ingest_history(
     start: datetime | None = None,
     end: datetime | None = None,
     source: SourceName = "auto",
+    recheck: bool = False,
     on_step: OnStep = ignore,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Report:
@@ -57,6 +58,9 @@ def ingest_history(
         UTC interval ``[start, end)``; the last 30 days up to the exchange's time by default.
     source : {"auto", "archives", "rest"}
         Auto takes archives, and REST where none is published.
+    recheck : bool
+        Compare what has landed of archives with the checksums published now, and land again
+        what was republished; the rows that were received last count.
     on_step : callable
         Told of each archive and page before it is read.
     clock : callable
@@ -78,6 +82,8 @@ def ingest_history(
     if kind in _FUTURES_KINDS and market == "spot":
         raise ValueError(f"{kind} exist for USD-M futures only: use --market um")
     wanted = _all_series(settings, kind, market, symbols, intervals)
+    if source == "archives" and not any(periods(series) for series in wanted):
+        raise ValueError(f"the exchange archives no {kind}: use --from rest")
     exchange = Exchange(settings, market)
     try:
         now = exchange.now()
@@ -90,13 +96,13 @@ def ingest_history(
     start = start or end - DEFAULT_SPAN
     if kind != "books" and start >= end:
         raise ValueError(f"start {start:%Y-%m-%dT%H:%MZ} is not before end {end:%Y-%m-%dT%H:%MZ}")
-    run = _Run(settings, exchange, source, now, on_step, clock)
+    run = _Run(settings, exchange, source, now, on_step, clock, recheck=recheck)
     return run.tally.report(land(settings, run.batches(wanted, start, end)))
 
 
 def _all_series(
     settings: Settings,
-    kind: KindName,
+    kind: ExchangeKind,
     market: Market,
     symbols: Sequence[str],
     intervals: Sequence[str],
@@ -105,9 +111,7 @@ def _all_series(
     if kind != "klines":
         return [Series(kind, market, symbol) for symbol in names]
     intervals = intervals or settings.intervals
-    for interval in intervals:
-        if interval not in INTERVALS_US:
-            raise ValueError(f"interval {interval} is not one of {', '.join(INTERVALS_US)}")
+    check_intervals(intervals)
     return [Series(kind, market, symbol, interval) for symbol in names for interval in intervals]
 
 
@@ -122,6 +126,8 @@ class _Run:
         now: datetime,
         on_step: OnStep,
         clock: Callable[[], datetime],
+        *,
+        recheck: bool,
     ) -> None:
         self.settings = settings
         self.exchange = exchange
@@ -129,6 +135,7 @@ class _Run:
         self.now = now
         self.on_step = on_step
         self.clock = clock
+        self.recheck = recheck
         self.tally = Tally()
         self.done = 0
         self.total = 0
@@ -153,20 +160,29 @@ class _Run:
         self.tally.expect(series)
         if series.kind == "books":
             return [], [(self.now, self.now)]
-        if series.interval:
-            end -= (end - _EPOCH) % timedelta(microseconds=INTERVALS_US[series.interval])
+        interval = "1m" if series.kind == "mark_prices" else series.interval
+        if interval:
+            end -= (end - _EPOCH) % timedelta(microseconds=INTERVALS_US[interval])
         spans = missing(self.settings, series, start, end)
         if not spans:
             self.tally.skip(series)
         if self.source == "rest":
             return [], spans
-        archives: list[Archive] = []
+        archives = self._republished(series, start, end) if self.recheck else []
         rest: list[Span] = []
         for span in spans:
             found, outside = plan(series, *span, self.now)
             archives.extend(found)
             rest.extend(outside)
         return archives, rest
+
+    def _republished(self, series: Series, start: datetime, end: datetime) -> list[Archive]:
+        self.on_step(Step(0, 0, f"checksums of {_name(series, start, end)}"))
+        landed = {
+            Archive(series, "monthly" if "/monthly/" in source else "daily", first, last): sha256
+            for source, first, last, sha256 in landed_archives(self.settings, series, start, end)
+        }
+        return republished(self.settings, landed)
 
     def _archives(self, archives: list[Archive], unpublished: list[Span]) -> Iterator[Batch]:
         smaller: list[Archive] = []

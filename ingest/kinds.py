@@ -1,9 +1,14 @@
 """The kinds of market data: columns, the names sources give them, what makes a row bad."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-KindName = Literal["klines", "trades", "books", "funding", "open_interest", "liquidations"]
+# What the exchange gives, and what else lands.
+ExchangeKind = Literal[
+    "klines", "trades", "books", "funding", "open_interest", "liquidations", "mark_prices"
+]
+KindName = Literal[ExchangeKind, "macro_bars", "news", "news_scores", "garch_parameters"]
 
 MINUTE_US = 60_000_000
 INTERVALS_US = {
@@ -20,6 +25,13 @@ INTERVALS_US = {
     "12h": 720 * MINUTE_US,
     "1d": 1440 * MINUTE_US,
 }
+
+
+def check_intervals(intervals: Iterable[str]) -> None:
+    """Raise ValueError if an interval has no fixed length that is known."""
+    for interval in intervals:
+        if interval not in INTERVALS_US:
+            raise ValueError(f"interval {interval} is not one of {', '.join(INTERVALS_US)}")
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of market data and how its rows are read and checked.
+    """A kind of data and how its rows are read and checked.
 
-    A row happened at the first of ``event_times`` that is not null.
+    A row happened at the first of ``event_times`` that is not null. The column ``subject`` says
+    what it is about; ``is_of_exchange`` is whether that is traded on a market of the exchange.
     """
 
     name: KindName
@@ -57,6 +70,8 @@ class Kind:
     columns: tuple[Column, ...]
     rules: tuple[Rule, ...]
     headerless: tuple[tuple[str, ...], ...] = ()
+    subject: str = "symbol"
+    is_of_exchange: bool = True
 
 
 _SYMBOL = Column("symbol", "varchar", ("s",), is_required=True)
@@ -239,6 +254,137 @@ LIQUIDATIONS = Kind(
     ),
 )  # fmt: skip
 
+MARK_PRICES = Kind(
+    name="mark_prices",
+    event_times=("event_time",),
+    columns=(
+        _SYMBOL,
+        Column("event_time", "instant", ("time", "timestamp", "e"), is_required=True),
+        Column("mark_price", "double", ("markprice", "p"), is_required=True),
+        Column("index_price", "double", ("indexprice", "i")),
+        Column("estimated_settle_price", "double", ("estimatedsettleprice",)),
+        Column("funding_rate", "double", ("lastfundingrate", "last_funding_rate", "r")),
+        Column("next_funding_time", "instant", ("nextfundingtime", "funding_timestamp", "t")),
+    ),
+    rules=(
+        Rule("least(mark_price, index_price) <= 0", "a price is zero or negative"),
+        Rule("abs(funding_rate) >= 1", "funding_rate is not a fraction"),
+    ),
+)
+
+# The series that features of the project read.
+MACRO_SERIES = ("spx", "dxy", "gold", "vix")
+
+MACRO_BARS = Kind(
+    name="macro_bars",
+    event_times=("close_time",),
+    columns=(
+        Column("series", "varchar", is_required=True),
+        Column("open_time", "instant", ("opened_at", "datetime", "date", "time")),
+        Column("close_time", "instant", ("closed_at",), default="typed.open_time + interval_us"),
+        Column("open", "double"),
+        Column("high", "double"),
+        Column("low", "double"),
+        Column("close", "double", is_required=True),
+    ),
+    rules=(
+        Rule("close_time is null", "close_time is missing"),
+        Rule("close_time <= open_time", "close_time is not after open_time"),
+        Rule("close_time > arrival_us", "the bar had not closed when it was read"),
+        Rule("least(open, high, low, close) <= 0", "a value is zero or negative"),
+        Rule("high < low", "high is below low"),
+        Rule("open < low or open > high", "open is outside low and high"),
+        Rule("close < low or close > high", "close is outside low and high"),
+        Rule("series <> lower(series)", "series is not in lower case"),
+    ),
+    subject="series",
+    is_of_exchange=False,
+)
+
+_PUBLISHED = Column(
+    "published_time",
+    "instant",
+    ("published_at", "published", "pubdate", "pub_date"),
+    is_required=True,
+)
+_ARRIVAL = Column(
+    "arrival_time",
+    "instant",
+    ("arrival_at", "arrived_at", "seen_at"),
+    default="typed.published_time + known_after_us",
+)
+# Clocks differ by less, time zones by more.
+_FROM_THE_FUTURE = Rule(
+    f"published_time > arrival_us + {30 * MINUTE_US}",
+    "published_time lies in the future: expected UTC or a time with its offset",
+)
+
+NEWS = Kind(
+    name="news",
+    event_times=("published_time",),
+    columns=(
+        Column("provider", "varchar", ("publisher", "source"), is_required=True),
+        Column(
+            "news_id",
+            "varchar",
+            ("id", "guid"),
+            default="coalesce(typed.url, md5(typed.published_time || ' ' || typed.headline))",
+        ),
+        _PUBLISHED,
+        _ARRIVAL,
+        Column("headline", "varchar", ("title",), is_required=True),
+        Column("url", "varchar", ("link",)),
+    ),
+    rules=(_FROM_THE_FUTURE,),
+    subject="provider",
+    is_of_exchange=False,
+)
+
+NEWS_SCORES = Kind(
+    name="news_scores",
+    event_times=("published_time",),
+    columns=(
+        Column("provider", "varchar", ("publisher", "source"), is_required=True),
+        Column("news_id", "varchar", ("id", "guid"), is_required=True),
+        _PUBLISHED,
+        _ARRIVAL,
+        Column("scorer", "varchar", is_required=True),
+        Column("score", "double", is_required=True),
+    ),
+    rules=(
+        _FROM_THE_FUTURE,
+        Rule("score not between -1 and 1", "score is not between -1 and 1"),
+    ),
+    subject="provider",
+    is_of_exchange=False,
+)
+
+GARCH_PARAMETERS = Kind(
+    name="garch_parameters",
+    event_times=("fitted_until",),
+    columns=(
+        _SYMBOL,
+        Column("interval_minutes", "integer", is_required=True),
+        Column("omega", "double", is_required=True),
+        Column("alpha", "double", is_required=True),
+        Column("beta", "double", is_required=True),
+        Column("fitted_until", "instant", is_required=True),
+        Column("known_at", "instant", is_required=True),
+    ),
+    rules=(
+        Rule(f"interval_minutes not in {tuple(us // MINUTE_US for us in INTERVALS_US.values())}",
+             "interval_minutes is that of no interval"),
+        Rule("omega <= 0", "omega is zero or negative"),
+        Rule("least(alpha, beta) < 0", "alpha or beta is negative"),
+        Rule("alpha + beta >= 1", "alpha and beta sum up to 1 or more: no long-run variance"),
+        Rule("known_at < fitted_until", "known_at is before fitted_until"),
+    ),
+)  # fmt: skip
+
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (KLINES, TRADES, BOOKS, FUNDING, OPEN_INTEREST, LIQUIDATIONS)
+    kind.name: kind
+    for kind in (
+        *(KLINES, TRADES, BOOKS, FUNDING, OPEN_INTEREST, LIQUIDATIONS, MARK_PRICES),
+        *(MACRO_BARS, NEWS, NEWS_SCORES, GARCH_PARAMETERS),
+    )
 }

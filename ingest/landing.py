@@ -36,11 +36,12 @@ _LANDING = threading.Lock()
 class Series:
     """What is ingested: one kind of one symbol, klines of one interval.
 
-    ``symbol`` is None for files that hold many; ``interval`` is None except for klines.
+    ``symbol``, or what else the kind is about, is None for files that hold many; ``interval`` is
+    None except for klines and macro bars; ``market`` is None for what is not traded there.
     """
 
     kind: KindName
-    market: Market
+    market: Market | None
     symbol: str | None
     interval: str | None = None
 
@@ -121,8 +122,13 @@ def land(settings: Settings, batches: Iterable[Batch]) -> Iterator[Batch]:
         yield from waiting
 
 
-def landed_files(settings: Settings, kind: KindName) -> set[tuple[Series, str]]:
-    """Return what the ledger holds of a kind: series, and sha256 of the file."""
+def landed_files(
+    settings: Settings, kind: KindName, statement: str = ""
+) -> set[tuple[Series, str]]:
+    """Return what the ledger holds of a kind: series, and sha256 of the file.
+
+    ``statement`` is what ``source`` must end in: what was said of a file beside its content.
+    """
     if not settings.database.exists():
         return set()
     with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
@@ -130,14 +136,48 @@ def landed_files(settings: Settings, kind: KindName) -> set[tuple[Series, str]]:
             """
             select market, symbol, "interval", sha256
             from raw.landings
-            where exchange = ? and kind = ? and sha256 is not null
+            where
+                exchange = $exchange
+                and kind = $kind
+                and sha256 is not null
+                and ends_with(source, $statement)
             """,
-            [settings.exchange, kind],
+            {"exchange": settings.exchange, "kind": kind, "statement": statement},
         ).fetchall()
     return {
         (Series(kind, market, symbol, interval), sha256)
         for market, symbol, interval, sha256 in rows
     }
+
+
+def landed_archives(
+    settings: Settings, series: Series, start: datetime, end: datetime
+) -> list[tuple[str, datetime, datetime, str]]:
+    """Return source, span and sha256, as landed last, of a series' archives in ``[start, end)``."""
+    if not settings.database.exists():
+        return []
+    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        rows = connection.execute(
+            """
+            select source, epoch_us(covered_from), epoch_us(covered_until), sha256
+            from raw.landings
+            where
+                exchange = $exchange
+                and kind = $kind
+                and market = $market
+                and symbol = $symbol
+                and "interval" is not distinct from $interval
+                and starts_with(source, 'archive:')
+                and covered_from < $end
+                and covered_until > $start
+            qualify row_number() over (partition by source order by landed_at desc) = 1
+            order by covered_from
+            """,
+            {**_key(settings, series), "start": start, "end": end},
+        ).fetchall()
+    return [
+        (source, _instant(first), _instant(last), sha256) for source, first, last, sha256 in rows
+    ]
 
 
 def covered(settings: Settings, series: Series) -> list[tuple[datetime, datetime]]:
@@ -158,13 +198,7 @@ def covered(settings: Settings, series: Series) -> list[tuple[datetime, datetime
                 and covered_until > covered_from
             order by covered_from
             """,
-            {
-                "exchange": settings.exchange,
-                "kind": series.kind,
-                "market": series.market,
-                "symbol": series.symbol,
-                "interval": series.interval,
-            },
+            _key(settings, series),
         ).fetchall()
     merged: list[tuple[int, int]] = []
     for start, end in rows:
@@ -190,6 +224,16 @@ def missing(
     if cursor < end:
         spans.append((cursor, end))
     return [(first, last) for first, last in spans if first < last]
+
+
+def _key(settings: Settings, series: Series) -> dict[str, str | None]:
+    return {
+        "exchange": settings.exchange,
+        "kind": series.kind,
+        "market": series.market,
+        "symbol": series.symbol,
+        "interval": series.interval,
+    }
 
 
 def _instant(microseconds: int) -> datetime:

@@ -1,5 +1,7 @@
 """Reading CSV, zipped CSV and Parquet in batches, as the source's own columns."""
 
+import codecs
+import csv
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -118,35 +120,69 @@ def _read_parquet(path: Path) -> Iterator[Part]:
 
 
 def _read_csv(path: Path, names: list[str]) -> Iterator[Part]:
-    unreadable: list[str] = []
+    with _opened(path) as stream:
+        has_header = is_header(_split(stream.readline()))
+    empty = pa.table({name: pa.array([], pa.string()) for name in names})
+    with _opened(path) as stream:
+        if has_header:
+            stream.readline()
+        for block in _whole_lines(stream):
+            yield _parsed(block, empty)
+
+
+def _whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """Yield a file in blocks that end with a line; at least one, maybe empty."""
+    torn = b""
+    while block := stream.read(_BLOCK_BYTES):
+        lines, separator, torn = (torn + block).rpartition(b"\n")
+        if separator:
+            yield lines
+    yield torn
+
+
+def _parsed(block: bytes, empty: pa.Table) -> Part:
+    """Split lines into columns. A line is a row: a quote that is left open spoils no other."""
+    plain, quoted = block, []
+    if b'"' in block:
+        lines = block.removeprefix(codecs.BOM_UTF8).splitlines()
+        plain = b"\n".join(line for line in lines if b'"' not in line)
+        quoted = [line.decode(errors="replace") for line in lines if b'"' in line]
+    rows, unreadable = _unquoted(quoted, len(empty.column_names))
 
     def keep(row: pyarrow.csv.InvalidRow) -> str:
         unreadable.append(row.text)
         return "skip"
 
-    with _opened(path) as stream:
-        has_header = is_header(_split(stream.readline()))
-        has_rows = not has_header or bool(stream.readline().strip())
-    if not has_rows:
-        yield Part(pa.table({name: pa.array([], pa.string()) for name in names}))
-        return
-    with _opened(path) as stream:
-        reader = pyarrow.csv.open_csv(
-            stream,
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=names,
-                skip_rows=int(has_header),
-                block_size=_BLOCK_BYTES,
-                use_threads=False,
-            ),
-            parse_options=pyarrow.csv.ParseOptions(invalid_row_handler=keep),
-            convert_options=pyarrow.csv.ConvertOptions(
-                column_types=dict.fromkeys(names, pa.string())
-            ),
+    columns = zip(*rows, strict=True) if rows else [()] * len(empty.column_names)
+    tables = [pa.table([pa.array(column, pa.string()) for column in columns], empty.schema)]
+    if plain.strip():
+        tables.append(
+            pyarrow.csv.read_csv(
+                pa.BufferReader(plain),
+                read_options=pyarrow.csv.ReadOptions(
+                    column_names=empty.column_names,
+                    block_size=2 * _BLOCK_BYTES,
+                    use_threads=False,
+                ),
+                parse_options=pyarrow.csv.ParseOptions(quote_char=False, invalid_row_handler=keep),
+                convert_options=pyarrow.csv.ConvertOptions(column_types=empty.schema),
+            )
         )
-        for batch in reader:
-            lines, unreadable[:] = tuple(unreadable), []
-            yield Part(pa.Table.from_batches([batch]), lines)
+    return Part(pa.concat_tables(tables), tuple(unreadable))
+
+
+def _unquoted(lines: list[str], width: int) -> tuple[list[list[str]], list[str]]:
+    rows, unreadable = [], []
+    for line in lines:
+        try:
+            (fields,) = csv.reader([line], strict=True)
+        except csv.Error:
+            fields = []
+        if len(fields) == width:
+            rows.append(fields)
+        else:
+            unreadable.append(line)
+    return rows, unreadable
 
 
 @contextmanager

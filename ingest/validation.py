@@ -17,10 +17,13 @@ _ARROW_TYPES = {
     "instant": _INSTANT,
     "double": pa.float64(),
     "bigint": pa.int64(),
+    "integer": pa.int32(),
     "boolean": pa.bool_(),
     "varchar": pa.string(),
     "double[]": pa.list_(pa.float64()),
 }
+# As feeds write times, after RFC 2822.
+_MAIL_FORMATS = ["%a, %d %b %Y %H:%M:%S %z", "%a, %d %b %Y %H:%M:%S %Z"]
 _RECEIVED_AT = Column("received_at", "instant", ("local_time_ns", "local_time_ms", "ts_ms"))
 REJECTS_SCHEMA = pa.schema(
     [
@@ -43,13 +46,17 @@ class Origin:
 
     ``constants`` fills columns that the source lacks (symbol, interval, is_aggregate);
     ``received_at`` is UTC and gives way to an arrival time that the source itself recorded.
+    ``known_after`` is how long after it was published a reader could have seen a headline of
+    which the source does not say when it arrived; None where nobody knows. ``exchange`` and
+    ``market`` are None for what is not traded there.
     """
 
-    exchange: str
-    market: Market
+    exchange: str | None
+    market: Market | None
     source: str
     received_at: datetime
     constants: tuple[tuple[str, str | bool], ...] = ()
+    known_after: timedelta | None = None
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,7 @@ def raw_schema(kind: Kind) -> pa.Schema:
     """Return the Arrow schema of the kind's raw table."""
     return pa.schema(
         [
-            ("exchange", pa.string()),
-            ("market", pa.string()),
+            *((name, pa.string()) for name in ("exchange", "market") if kind.is_of_exchange),
             *((column.name, _ARROW_TYPES[column.type]) for column in kind.columns),
             ("source", pa.string()),
             ("received_at", _INSTANT),
@@ -144,8 +150,9 @@ def check(kind: Kind, table: pa.Table, origin: Origin) -> Checked:
         kind, table.column_names, constants=tuple(constants), where=origin.source
     )
     with duckdb.connect() as connection:
+        connection.execute("set TimeZone = 'UTC'")
         connection.register("source", table)
-        query = _query(kind, table.schema, matched, constants, origin.received_at)
+        query = _query(kind, table.schema, matched, constants, origin)
         checked = connection.sql(query).to_arrow_table()
         is_good = pc.is_null(checked["reason"])
         connection.register("bad", table.filter(pc.invert(is_good)))
@@ -154,6 +161,8 @@ def check(kind: Kind, table: pa.Table, origin: Origin) -> Checked:
     schema = raw_schema(kind)
     good = checked.filter(is_good)
     bad = checked.filter(pc.invert(is_good)).append_column("payload", payload)
+    if kind.subject != "symbol":
+        bad = bad.append_column("symbol", bad[kind.subject])
     return Checked(
         rows=_with_origin(good, origin).select(schema.names).cast(schema),
         rejects=_with_origin(bad, origin, kind=kind.name)
@@ -164,7 +173,7 @@ def check(kind: Kind, table: pa.Table, origin: Origin) -> Checked:
 
 def reject(kind: Kind, payloads: Sequence[str], reason: str, origin: Origin) -> pa.Table:
     """Return rejects for rows that could not even be split into columns."""
-    symbol = dict(origin.constants).get("symbol")
+    symbol = dict(origin.constants).get(kind.subject)
     count = len(payloads)
     table = pa.table(
         {
@@ -197,9 +206,12 @@ def _query(
     schema: pa.Schema,
     matched: dict[str, str],
     constants: dict[str, str | bool],
-    arrival: datetime,
+    origin: Origin,
 ) -> str:
-    arrival_us = (arrival - _EPOCH) // timedelta(microseconds=1)
+    arrival_us = (origin.received_at - _EPOCH) // timedelta(microseconds=1)
+    known_after_us = "null"
+    if origin.known_after is not None:
+        known_after_us = str(origin.known_after // timedelta(microseconds=1))
     columns = (*kind.columns, _RECEIVED_AT)
     present = [column for column in columns if column.name in matched]
     text = {name: _text(name, schema.field(name).type) for name in schema.names}
@@ -242,24 +254,32 @@ def _query(
     texts = [
         f'{text[matched[column.name]]} is not null as "has {column.name}"' for column in present
     ]
-    interval = "null"
+    interval = "cast(null as bigint)"
     if any(column.name == "interval" for column in kind.columns):
         interval = f"map {INTERVALS_US}[typed.interval]"
+    elif "interval" in constants:
+        interval = str(INTERVALS_US[str(constants["interval"])])
     return f"""
         with
         typed as (select {", ".join([*typed, *texts])} from source),
         stepped as (
-            select typed.*, {interval} as interval_us, {arrival_us} as arrival_us from typed
+            select
+                typed.*,
+                {interval} as interval_us,
+                {arrival_us} as arrival_us,
+                cast({known_after_us} as bigint) as known_after_us
+            from typed
         ),
         filled as (
             select
                 {", ".join(filled)},
                 case {" ".join([*unreadable, *missing, *infinite])} end as fault,
-                interval_us
+                interval_us,
+                arrival_us
             from stepped as typed
         )
         select
-            * exclude (fault, interval_us),
+            * exclude (fault, interval_us, arrival_us),
             coalesce(fault, case {" ".join(rules)} end) as reason
         from filled
     """
@@ -270,7 +290,9 @@ def _typed(column: Column, name: str, text: str, type_: pa.DataType) -> str:
         if pa.types.is_timestamp(type_):
             return f'epoch_us(source."{name}")'
         number = f"try_cast({text} as bigint)"
-        iso = f"try_cast(cast({text} as varchar) as timestamp)"
+        written = f"cast({text} as varchar)"
+        mail = f"try_strptime({written}, {_MAIL_FORMATS})"
+        iso = f"coalesce(try_cast({written} as timestamptz), {mail})"
         return f"""case
             when {number} between 1000000000000 and 9999999999999 then {number} * 1000
             when {number} between 1000000000000000 and 9999999999999999 then {number}
@@ -280,7 +302,7 @@ def _typed(column: Column, name: str, text: str, type_: pa.DataType) -> str:
     if column.type == "double[]":
         return f'try_cast(source."{name}" as double[])'
     if column.type == "varchar":
-        return text
+        return f"cast({text} as varchar)"
     if pa.types.is_string(type_) or pa.types.is_dictionary(type_):
         return f"try_cast({text} as {column.type})"
     return f'try_cast(source."{name}" as {column.type})'

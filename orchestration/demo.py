@@ -13,7 +13,7 @@ from rich.console import Console
 from ingest import warehouse
 from ingest.files import ingest_files
 from ingest.history import ingest_history
-from ingest.kinds import KindName
+from ingest.kinds import ExchangeKind, KindName
 from ingest.recorder import record
 from ingest.report import Report, Step
 from ingest.settings import Settings
@@ -24,10 +24,9 @@ from orchestration.report import print_report, print_scored
 from orchestration.stages import Say, stage
 from serving.scoring import score
 
-MARKER = "demo.json"
 BOOK_SYMBOLS = 2
-FRESH_KINDS: tuple[KindName, ...] = ("klines", "trades", "funding", "open_interest")
-HISTORY: tuple[KindName, ...] = (*FRESH_KINDS, "liquidations")
+FRESH_KINDS: tuple[ExchangeKind, ...] = ("klines", "trades", "funding", "open_interest")
+HISTORY: tuple[ExchangeKind, ...] = (*FRESH_KINDS, "liquidations")
 FRESH = timedelta(hours=1)
 RECORDING_S = 3.0
 RECORDING_SPEED = 60.0
@@ -119,7 +118,7 @@ def run_recorded(settings: Settings, directory: Path, *, build: str, console: Co
 
 def simulated(settings: Settings) -> Synthetic | None:
     """Return the market that a demo's warehouse was filled from, None for any other warehouse."""
-    marker = settings.database.parent / MARKER
+    marker = _marker(settings)
     return Synthetic(**json.loads(marker.read_text())) if marker.exists() else None
 
 
@@ -131,7 +130,7 @@ def start_afresh(settings: Settings, synthetic: Synthetic) -> None:
     DemoError
         If the warehouse exists and no demo made it.
     """
-    marker = settings.database.parent / MARKER
+    marker = _marker(settings)
     if settings.database.exists():
         if not marker.exists():
             raise DemoError(
@@ -156,8 +155,12 @@ def start_afresh(settings: Settings, synthetic: Synthetic) -> None:
     marker.write_text(json.dumps(asdict(synthetic)))
 
 
+def _marker(settings: Settings) -> Path:
+    return settings.database.with_suffix(".demo.json")
+
+
 def _ingest_history(
-    settings: Settings, kind: KindName, exchange: Simulator, start: datetime, say: Say
+    settings: Settings, kind: ExchangeKind, exchange: Simulator, start: datetime, say: Say
 ) -> None:
     report = ingest_history(
         settings,

@@ -25,6 +25,7 @@ from ingest.report import Report
 from ingest.settings import PROJECT_ROOT, Settings
 from ingest.settings import Market as MarketName
 from ingest.simulator import Market, Simulator, simulator
+from ingest.simulator.source import microseconds
 
 START = datetime(2024, 12, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -240,14 +241,15 @@ def folder(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread.join()
 
 
-def put_archive(root: Path, symbol: str, *, checksum: str | None = None) -> None:
+def put_archive(root: Path, symbol: str, *, checksum: str | None = None, volume: int = 3) -> None:
     directory = root / f"data/futures/um/daily/klines/{symbol}/1h"
-    directory.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
     path = directory / f"{symbol}-1h-2024-12-30.zip"
     with zipfile.ZipFile(path, "w") as archive:
         time_ms = int(START.timestamp() * 1000)
         archive.writestr(
-            path.with_suffix(".csv").name, f"{time_ms},1,2,1,2,3,{time_ms + 3599999},6,5,1,2,0\n"
+            path.with_suffix(".csv").name,
+            f"{time_ms},1,2,1,2,{volume},{time_ms + 3599999},6,5,1,2,0\n",
         )
     checksum = checksum or hashlib.sha256(path.read_bytes()).hexdigest()
     path.with_name(f"{path.name}.CHECKSUM").write_text(f"{checksum}  {path.name}\n")
@@ -270,6 +272,72 @@ def test_an_archive_that_differs_from_its_checksum_does_not_land(
     assert query(where, "select symbol, source[:8], len(sha256) from raw.landings") == [
         ("ETHUSDT", "archive:", 64)
     ]
+
+
+def test_a_republished_archive_lands_again_when_asked_and_only_then(
+    folder: tuple[Path, str], tmp_path: Path
+) -> None:
+    root, url = folder
+    put_archive(root, "BTCUSDT")
+    put_archive(root, "ETHUSDT")
+    where = Settings(
+        database=tmp_path / "tapehouse.duckdb", exchange_url=url, symbols=["BTCUSDT", "ETHUSDT"]
+    )
+
+    def volumes(*, recheck: bool) -> list[tuple[Any, ...]]:
+        report = ingest_history(
+            where, "klines", intervals=["1h"], start=START, end=START + DAY, recheck=recheck
+        )
+        assert report.failures == ()
+        return query(where, "select symbol, volume from raw.klines order by received_at, symbol")
+
+    first = [("BTCUSDT", 3.0), ("ETHUSDT", 3.0)]
+    assert volumes(recheck=True) == first
+    assert volumes(recheck=True) == first
+    put_archive(root, "ETHUSDT", volume=4)
+    assert volumes(recheck=False) == first
+    assert volumes(recheck=True) == [*first, ("ETHUSDT", 4.0)]
+    assert volumes(recheck=True) == [*first, ("ETHUSDT", 4.0)]
+
+
+def test_a_day_without_forced_orders_is_an_empty_archive_that_counts_as_landed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.simulator.market._LIQUIDATING_MOVE", 1e9)
+    with simulator(Market(7, SYMBOLS, start=START, days=3)) as exchange:
+        where = settings(exchange, tmp_path)
+        for skipped in (0, 1):
+            report = ingest_history(where, "liquidations", start=START)
+            assert report.failures == ()
+            assert [line.skipped_units for line in report.lines] == [skipped] * 2
+    assert query(
+        where, "select symbol, covered_from, row_count from raw.landings order by all"
+    ) == [(symbol, START + day * DAY, 0) for symbol in SYMBOLS for day in range(3)]
+
+
+def test_mark_and_index_prices_land_by_the_minute_and_only_once(
+    exchange: Simulator, tmp_path: Path
+) -> None:
+    where = settings(exchange, tmp_path)
+    exchange.clock.advance(timedelta(minutes=2, seconds=30))
+    start = START + 3 * DAY - timedelta(hours=9)
+    for rows in (542, 0):
+        report = ingest_history(where, "mark_prices", start=start)
+        assert report.failures == ()
+        assert counts(report) == [(symbol, rows, 0, 0 if rows else 1) for symbol in SYMBOLS]
+    landed = query(
+        where,
+        "select symbol, epoch_us(event_time), mark_price, index_price from raw.mark_prices "
+        "order by all",
+    )
+    assert len({row[:2] for row in landed}) == 2 * 542
+    assert landed[0][1] == microseconds(start + timedelta(minutes=1)) - 1000
+    assert landed == [
+        (symbol, time, *(round(price, 8) for price in MARKET.premium(symbol, time)))
+        for symbol, time, *_ in landed
+    ]
+    with pytest.raises(ValueError, match="archives no mark_prices"):
+        ingest_history(where, "mark_prices", start=START, end=start, source="archives")
 
 
 def test_the_command_lands_several_symbols_and_intervals_at_once(

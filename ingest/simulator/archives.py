@@ -160,7 +160,8 @@ def build(source: Source, archive: Archive) -> bytes | None:
     if item is None or archive.end <= source.start:
         return None
     columns = rows(source, archive)
-    if not length(columns):
+    is_quiet = archive.table == "liquidationSnapshot" and source.has_every_day
+    if not length(columns) and not is_quiet:
         return None
     sink = io.BytesIO()
     entry = zipfile.ZipInfo(f"{archive.name}.csv", archive.end.timetuple()[:6])

@@ -66,6 +66,8 @@ class Market:
         If ``start`` is not a UTC midnight, or days or edge are out of range.
     """
 
+    has_every_day = True
+
     def __init__(
         self,
         seed: int,

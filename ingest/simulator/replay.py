@@ -139,6 +139,7 @@ class Replay:
 
     start: datetime
     end: datetime
+    has_every_day = False
 
     def instruments(self, kind: str) -> Mapping[str, Instrument]:
         """Return the recorded symbols of a market by name."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import numpy as np
 from aiohttp import web
 
 from ingest.simulator.exchange import EXCHANGE, Exchange, first_rows, last_rows
-from ingest.simulator.formats import decimals, kline_row, levels, number, records
+from ingest.simulator.formats import Decimals, decimals, kline_row, levels, number, records
 from ingest.simulator.listing import exchange_information
 from ingest.simulator.source import HOUR, INTERVALS, MINUTE, Columns, microseconds
 
@@ -244,6 +246,42 @@ def _premium_index(query: Query) -> Any:
     }
 
 
+def _mark_price_klines(query: Query) -> Any:
+    return _premium_klines(query, query.symbol(), part=0)
+
+
+def _index_price_klines(query: Query) -> Any:
+    return _premium_klines(query, query.text("pair"), part=1)
+
+
+def _premium_klines(query: Query, symbol: str, *, part: int) -> Any:
+    """Answer candles of the mark (part 0) or index price (1), which change every minute."""
+    source, now = query.exchange.source, query.exchange.clock.now()
+    width, digits = INTERVALS[query.interval()], Decimals(8, 0, 0)
+
+    def fetch(start: int, end: int) -> Columns:
+        opened = np.arange(-(-start // width) * width, end, width)
+        minutes = (opened[:, None] + np.arange(0, width, MINUTE)).ravel().tolist()
+        prices = np.array(
+            [source.premium(symbol, min(minute, now))[part] for minute in minutes], float
+        ).reshape(len(opened), width // MINUTE)
+        nothing = np.zeros(len(opened))
+        return {
+            "open_time": opened,
+            "open": prices[:, 0],
+            "high": prices.max(axis=1),
+            "low": prices.min(axis=1),
+            "close": prices[:, -1],
+            "close_time": opened + width - 1000,
+            "count": nothing + width // MINUTE,
+        } | dict.fromkeys(
+            ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume"), nothing
+        )
+
+    found = query.rows(fetch, limit=query.limit(500, _KLINE_LIMITS["um"]))
+    return [kline_row(row, digits) for row in found if not math.isnan(row["close"])]
+
+
 def _open_interest(query: Query) -> Any:
     exchange, kind = query.exchange, query.kind
     symbol = query.symbol()
@@ -319,6 +357,8 @@ _ANSWERS: dict[str, Answer] = {
 _FUTURES_ANSWERS: dict[str, Answer] = {
     "fundingRate": _funding_rate,
     "premiumIndex": _premium_index,
+    "markPriceKlines": _mark_price_klines,
+    "indexPriceKlines": _index_price_klines,
     "openInterest": _open_interest,
 }
 

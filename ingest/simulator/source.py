@@ -69,6 +69,11 @@ class Source(Protocol):
         """End of the history, where the clock starts by default."""
         ...
 
+    @property
+    def has_every_day(self) -> bool:
+        """Whether nothing happened on a day without rows; it may as well not be recorded."""
+        ...
+
     def instruments(self, kind: str) -> Mapping[str, Instrument]:
         """Return the symbols of a market by name."""
         ...

@@ -49,7 +49,7 @@ def show(report: Report, database: Path) -> None:
         series = line.series
         parts = (series.market, series.symbol or "several", series.interval or series.kind)
         table.add_row(
-            " ".join(parts),
+            " ".join(filter(None, parts)),
             f"{line.row_count:,}",
             f"{line.reject_count:,}",
             f"{line.skipped_units:,}",
