@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ingest.kinds import KindName
 
-STREAM_KINDS: tuple[KindName, ...] = ("klines", "trades", "books", "liquidations")
+STREAM_KINDS: tuple[KindName, ...] = ("klines", "trades", "books", "liquidations", "mark_prices")
 _PARTIAL_DEPTH = re.compile(r"@depth(5|10|20)(@|$)")
 Row = dict[str, Any]
 
@@ -53,6 +53,8 @@ def parse(stream: str, data: Row) -> tuple[KindName, Row] | None:
         return "trades", _trade(data, is_aggregate=event == "aggTrade")
     if event == "forceOrder":
         return "liquidations", _liquidation(data["o"])
+    if event == "markPriceUpdate":
+        return "mark_prices", _mark_price(data)
     if _PARTIAL_DEPTH.search(stream) and (event == "depthUpdate" or "lastUpdateId" in data):
         return "books", _book(stream, data)
     return None
@@ -106,6 +108,18 @@ def _liquidation(order: Row) -> Row:
         "last_filled_quantity": order["l"],
         "filled_accumulated_quantity": order["z"],
         "trade_time": order["T"],
+    }
+
+
+def _mark_price(data: Row) -> Row:
+    return {
+        "symbol": data["s"],
+        "event_time": data["E"],
+        "mark_price": data["p"],
+        "index_price": data.get("i"),
+        "estimated_settle_price": data.get("P"),
+        "funding_rate": data.get("r") or None,
+        "next_funding_time": data.get("T") or None,
     }
 
 

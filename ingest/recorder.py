@@ -51,7 +51,9 @@ def record(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     on_message: Callable[[int], None] | None = None,
 ) -> Report:
-    """Record candles, books of 20 levels and liquidations (USD-M), then land them.
+    """Record candles, trades, books of 20 levels and of USD-M mark prices and liquidations.
+
+    All of it lands at the end.
 
     Parameters
     ----------
@@ -99,17 +101,18 @@ def stream_addresses(
 ) -> list[str]:
     """Return the WebSocket addresses of everything that is recorded."""
     names = [symbol.lower() for symbol in symbols]
-    candles = [f"{name}@kline_{interval}" for name in names for interval in intervals]
+    tape = [f"{name}@kline_{interval}" for name in names for interval in intervals]
+    tape += [f"{name}@aggTrade" for name in names]
     depths = [f"{name}@depth20@100ms" for name in names]
     base = settings.exchange_url and settings.exchange_url.replace("http", "ws", 1)
     if market == "spot":
         root = f"{base}/spot" if base else "wss://stream.binance.com:9443"
-        return [f"{root}/stream?streams={'/'.join([*candles, *depths])}"]
+        return [f"{root}/stream?streams={'/'.join([*tape, *depths])}"]
     root = f"{base}/um" if base else "wss://fstream.binance.com"
-    liquidations = [f"{name}@forceOrder" for name in names]
+    tape += [f"{name}@{stream}" for name in names for stream in ("markPrice@1s", "forceOrder")]
     return [
         f"{root}/public/stream?streams={'/'.join(depths)}",
-        f"{root}/market/stream?streams={'/'.join([*candles, *liquidations])}",
+        f"{root}/market/stream?streams={'/'.join(tape)}",
     ]
 
 

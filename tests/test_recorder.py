@@ -46,7 +46,8 @@ def query(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
 
 def test_recorded_messages_of_the_exchange_become_rows(shared_data: Path) -> None:
     names = {"kline": "klines", "aggTrade": "trades", "trade": "trades"} | {
-        "forceOrder": "liquidations"
+        "forceOrder": "liquidations",
+        "markPriceUpdate": "mark_prices",
     }
     expected: Counter[str] = Counter({"books": 3})
     lines = []
@@ -157,7 +158,9 @@ def test_silence_is_a_failure_that_names_the_addresses(tmp_path: Path) -> None:
     report = record(settings, seconds=1, clock=clock, market="spot", symbols=["BTCUSDT"])
     assert report.lines == ()
     (failure,) = report.failures
-    assert failure.unit.endswith("/spot/stream?streams=btcusdt@kline_1m/btcusdt@depth20@100ms")
+    assert failure.unit.endswith(
+        "/spot/stream?streams=btcusdt@kline_1m/btcusdt@aggTrade/btcusdt@depth20@100ms"
+    )
     assert "nothing was heard" in failure.message
 
 

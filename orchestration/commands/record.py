@@ -18,7 +18,9 @@ def record(
     interval: Intervals = None,
     market: MarketChoice = None,
 ) -> None:
-    """Record live candles, books of 20 levels and liquidations. Ctrl-C ends it earlier.
+    """Record live candles, trades, books of 20 levels, mark prices and liquidations.
+
+    Ctrl-C ends it earlier.
 
     Messages are written to segment files first and landed at the end. What an interrupted
     recording left is landed by the next one.
