@@ -1,0 +1,17 @@
+{# What dbt compares in a unit test, with floating-point numbers to nine significant digits: expectations are written by hand. #}
+{% macro default__get_unit_test_sql(main_sql, expected_fixture_sql, expected_column_names) -%}
+    {% set compared = dbt.default__get_unit_test_sql(main_sql, expected_fixture_sql, expected_column_names) -%}
+    select
+    {%- for column in get_column_schema_from_query(compared) %}
+        {{ nine_digits(column.quoted) ~ ' as ' if column.dtype | lower in ['float', 'double', 'float64'] }}{{ column.quoted }}{{ ',' if not loop.last }}
+    {%- endfor %}
+    from ({{ compared }}) as compared
+{%- endmacro %}
+
+
+{# A floating-point number as text of nine significant digits; 0 has no sign. #}
+{% macro nine_digits(number) %}{{ return(adapter.dispatch('nine_digits', 'tapehouse')(number)) }}{% endmacro %}
+
+{% macro default__nine_digits(number) %}printf('%.9g', {{ number }} + 0){% endmacro %}
+
+{% macro bigquery__nine_digits(number) %}format('%.9g', {{ number }} + 0){% endmacro %}
