@@ -3,7 +3,7 @@
     {{ total }}
     {%- for position in range(1, times) %}
         + {% if decay != 1 %}{{ '%.17e' | format(decay ** (bars * position)) }} * {% endif -%}
-        lag({{ total }}, {{ bars * position }}) over by_series
+        {{ earlier(total, bars * position) }}
     {%- endfor %}
 {%- endmacro %}
 
@@ -78,8 +78,6 @@
             {{- ',' if not loop.last }}
         {% endfor %}
     from {{ name }}_over_{{ bars }}
-
-    window by_series as {{ sorted_series() }}
 
 ){{ ',' if not loop.last }}
 

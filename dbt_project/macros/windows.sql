@@ -13,9 +13,13 @@
 {%- endmacro %}
 
 
+{# A column some bars before in sorted rows, or, where the series does not reach back so far, anything. #}
+{% macro earlier(column, bars=1) %}lag({{ column }}, {{ bars }}) over {{ sorted_series() }}{% endmacro %}
+
+
 {# A column some bars before in sorted rows; `otherwise` where the run of reported bars does not reach back so far. #}
 {% macro lag_in_run(column, bars, otherwise='null') -%}
-    case when bars_in_run > {{ bars }} then lag({{ column }}, {{ bars }}) over {{ sorted_series() }}
+    case when bars_in_run > {{ bars }} then {{ earlier(column, bars) }}
     {%- if otherwise != 'null' %} else {{ otherwise }}{% endif %} end
 {%- endmacro %}
 
@@ -36,26 +40,26 @@
 
 {# The largest (`greatest`) or smallest (`least`) of a column over this row and the `bars` - 1 before it. #}
 {% macro extreme_of_lags(function, column, bars) -%}
-    {{ function }}({{ column }}{% for age in range(1, bars) %}, lag({{ column }}, {{ age }}) over by_series{% endfor %})
+    {{ function }}({{ column }}{% for age in range(1, bars) %}, {{ earlier(column, age) }}{% endfor %})
 {%- endmacro %}
 
 
 {# A sum over twice as many bars, from the sums over `bars`. #}
 {% macro doubled_sum(total, bars) -%}
-    lag({{ total }}, {{ bars }}) over by_series + {{ total }}
+    {{ earlier(total, bars) }} + {{ total }}
 {%- endmacro %}
 
 
 {# The squared deviations from the mean over twice as many bars (Chan, Golub and LeVeque 1983, pairwise update for equal halves). #}
 {% macro doubled_deviation(deviation, total, bars) -%}
-    lag({{ deviation }}, {{ bars }}) over by_series + {{ deviation }}
-    + power({{ total }} - lag({{ total }}, {{ bars }}) over by_series, 2) / {{ 2 * bars }}
+    {{ earlier(deviation, bars) }} + {{ deviation }}
+    + power({{ total }} - {{ earlier(total, bars) }}, 2) / {{ 2 * bars }}
 {%- endmacro %}
 
 
 {# The sum of position times value over twice as many bars; positions count from 0, the oldest bar. #}
 {% macro doubled_moment(moment, total, bars) -%}
-    lag({{ moment }}, {{ bars }}) over by_series + {{ moment }} + {{ bars }} * {{ total }}
+    {{ earlier(moment, bars) }} + {{ moment }} + {{ bars }} * {{ total }}
 {%- endmacro %}
 
 

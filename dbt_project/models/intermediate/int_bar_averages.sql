@@ -44,13 +44,11 @@ changes as (
 
     select
         *,
-        lag(close_price) over by_series as previous_close,
-        high_price - lag(high_price) over by_series as rise,
-        lag(low_price) over by_series - low_price as fall
+        {{ earlier('close_price') }} as previous_close,
+        high_price - {{ earlier('high_price') }} as rise,
+        {{ earlier('low_price') }} - low_price as fall
 
     from bars
-
-    window by_series as {{ sorted_series() }}
 
 ),
 

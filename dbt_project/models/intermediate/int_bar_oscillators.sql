@@ -27,12 +27,10 @@ flows as (
 
     select
         *,
-        typical_price - lag(typical_price) over by_series as typical_change,
-        sign(close_price - lag(close_price) over by_series) * volume as signed_volume
+        typical_price - {{ earlier('typical_price') }} as typical_change,
+        sign(close_price - {{ earlier('close_price') }}) * volume as signed_volume
 
     from bars
-
-    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -58,12 +56,10 @@ first_totals as (
         {{ repeated_sum('signed_volume', 1, 10) }} as signed_volume_10,
         {{ repeated_sum('volume', 1, 10) }} as volume_10,
         {% for bars in range(1, 14) -%}
-            lag(typical_price, {{ bars }}) over by_series - typical_price
+            {{ earlier('typical_price', bars) }} - typical_price
                 as typical_gap_{{ bars }}{{ ',' if not loop.last }}
         {% endfor %}
     from signed_flows
-
-    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -85,8 +81,6 @@ second_totals as (
 
     from first_totals
 
-    window by_series as {{ sorted_series() }}
-
 ),
 
 third_totals as (
@@ -102,8 +96,6 @@ third_totals as (
         ) / 14 as mean_deviation
 
     from second_totals
-
-    window by_series as {{ sorted_series() }}
 
 ),
 

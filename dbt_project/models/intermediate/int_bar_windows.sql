@@ -55,18 +55,16 @@ lagged as (
         *,
         {% for column in ['close_price', 'volume', 'traded_value', 'range_pct'] -%}
             {% for bars in range(1, 5) -%}
-                lag({{ column }}, {{ bars }}) over by_series as {{ column }}_lag_{{ bars }},
+                {{ earlier(column, bars) }} as {{ column }}_lag_{{ bars }},
             {% endfor -%}
         {% endfor -%}
-        lag(close_price, 5) over by_series as close_price_lag_5,
-        lag(close_price, 10) over by_series as close_price_lag_10,
-        lag(close_price, 20) over by_series as close_price_lag_20,
+        {{ earlier('close_price', 5) }} as close_price_lag_5,
+        {{ earlier('close_price', 10) }} as close_price_lag_10,
+        {{ earlier('close_price', 20) }} as close_price_lag_20,
         {{ extreme_of_lags('greatest', 'high_price', 14) }} as highest_price_14,
         {{ extreme_of_lags('least', 'low_price', 14) }} as lowest_price_14
 
     from bars
-
-    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -97,15 +95,13 @@ over_3 as (
         *,
         {{ deviation_of_lags('close_price', 'close_total_3', 3) }} as close_deviation_3,
         {{ deviation_of_lags('close_price', 'close_total_5', 5) }} as close_deviation_5,
-        (lag(fast_k, 2) over by_series + lag(fast_k, 1) over by_series + fast_k) / 3 as slow_k,
+        ({{ earlier('fast_k', 2) }} + {{ earlier('fast_k', 1) }} + fast_k) / 3 as slow_k,
         (
-            lag(fast_k, 4) over by_series + 2 * lag(fast_k, 3) over by_series + 3 * lag(fast_k, 2) over by_series
-            + 2 * lag(fast_k, 1) over by_series + fast_k
+            {{ earlier('fast_k', 4) }} + 2 * {{ earlier('fast_k', 3) }} + 3 * {{ earlier('fast_k', 2) }}
+            + 2 * {{ earlier('fast_k', 1) }} + fast_k
         ) / 9 as slow_d
 
     from totals
-
-    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -127,8 +123,6 @@ over_{{ layer.bars }} as (
             {{- ',' if not loop.last }}
         {% endfor %}
     from over_{{ layer.bars // 2 }}
-
-    window by_series as {{ sorted_series() }}
 
 ),
 

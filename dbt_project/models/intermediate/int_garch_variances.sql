@@ -81,20 +81,18 @@ over_{{ 4 * bars }} as (
         opened_at,
         bars_in_run,
         shock + persistence * (
-            lag(shock, {{ bars }}) over by_series + lag(persistence, {{ bars }}) over by_series * (
-                lag(shock, {{ 2 * bars }}) over by_series
-                + lag(persistence, {{ 2 * bars }}) over by_series * lag(shock, {{ 3 * bars }}) over by_series
+            {{ earlier('shock', bars) }} + {{ earlier('persistence', bars) }} * (
+                {{ earlier('shock', 2 * bars) }}
+                + {{ earlier('persistence', 2 * bars) }} * {{ earlier('shock', 3 * bars) }}
             )
         ) as shock,
         persistence
         {%- for block in range(1, 4) %}
-            * lag(persistence, {{ block * bars }}) over by_series
+            * {{ earlier('persistence', block * bars) }}
         {%- endfor %} as persistence,
         long_run_variance
 
     from over_{{ bars }}
-
-    window by_series as {{ sorted_series() }}
 
 ),
 

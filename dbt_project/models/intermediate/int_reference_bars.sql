@@ -12,15 +12,24 @@ bars as (
         opened_at,
         available_at,
         close_price,
-        bars_in_run,
-        case when bars_in_run > 1 then close_price / lag(close_price) over by_series - 1 end as return_1,
-        case when bars_in_run > 5 then close_price / lag(close_price, 5) over by_series - 1 end as return_5
+        bars_in_run
 
     from {{ ref('int_bars') }}
 
     where not is_gap
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    order by exchange, market, symbol, interval_minutes, opened_at
+
+),
+
+returns as (
+
+    select
+        *,
+        close_price / {{ lag_in_run('close_price', 1) }} - 1 as return_1,
+        close_price / {{ lag_in_run('close_price', 5) }} - 1 as return_5
+
+    from bars
 
 ),
 
@@ -40,8 +49,8 @@ final as (
         reference.available_at as reference_available_at,
         least(bars.bars_in_run, coalesce(reference.bars_in_run, 0)) as bars_in_run
 
-    from bars
-    left join bars as reference
+    from returns as bars
+    left join returns as reference
         on bars.exchange = reference.exchange
         and bars.market = reference.market
         and bars.interval_minutes = reference.interval_minutes

@@ -17,7 +17,7 @@ returns as (
 
     select
         *,
-        lag(ratio_to_reference) over by_series as previous_ratio,
+        {{ earlier('ratio_to_reference') }} as previous_ratio,
         return_1 as own_sum_1,
         reference_return_1 as reference_sum_1,
         return_1 * return_1 as own_square_sum_1,
@@ -25,8 +25,6 @@ returns as (
         return_1 * reference_return_1 as product_sum_1
 
     from bars
-
-    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -44,8 +42,6 @@ returns as (
             {% endfor -%}
         {% endfor %}
     from {{ 'returns' if loop.first else loop.previtem[0] }}
-
-    window by_series as {{ sorted_series() }}
 
 ),
 

@@ -50,8 +50,6 @@ over_{{ layer.bars * layer.times }} as (
         {% endfor %}
     from over_{{ layer.bars }}
 
-    window by_series as {{ sorted_series() }}
-
 ),
 
 {% endfor %}

@@ -30,11 +30,9 @@ products as (
         *,
         log_return * log_return as square,
         {% for number in range(1, 11) -%}
-            log_return * lag(log_return, {{ number }}) over by_series as product_{{ number }}{{ ',' if not loop.last }}
+            log_return * {{ earlier('log_return', number) }} as product_{{ number }}{{ ',' if not loop.last }}
         {% endfor %}
     from returns
-
-    window by_series as {{ sorted_series() }}
 
 ),
 
@@ -66,8 +64,6 @@ over_{{ bars * times }} as (
         {% endfor %}
     from over_{{ bars }}
 
-    window by_series as {{ sorted_series() }}
-
 ),
 
 {% endfor %}
@@ -84,20 +80,18 @@ final as (
         opened_at,
         bars_in_run,
         {% for column in ['log_return', 'square'] -%}
-            {{ repeated_sum(column, 1, 10) }} + lag({{ column }}_total, 10) over by_series as {{ column }}_total_100,
+            {{ repeated_sum(column, 1, 10) }} + {{ earlier(column ~ '_total', 10) }} as {{ column }}_total_100,
         {% endfor -%}
         {% for number in range(1, 10) -%}
             {{ repeated_sum('product_' ~ number, 1, 10 - number) }}
-            + lag(product_{{ number }}_total, {{ 10 - number }}) over by_series as product_total_{{ number }},
+            + {{ earlier('product_' ~ number ~ '_total', 10 - number) }} as product_total_{{ number }},
         {% endfor -%}
         product_10_total as product_total_10,
         {% for number in range(10) -%}
-            lag(log_return, {{ number }}) over by_series + lag(log_return, {{ 99 - number }}) over by_series
+            {{ earlier('log_return', number) }} + {{ earlier('log_return', 99 - number) }}
                 as outer_returns_{{ number }}{{ ',' if not loop.last }}
         {% endfor %}
     from over_90
-
-    window by_series as {{ sorted_series() }}
 
 )
 

@@ -40,17 +40,15 @@ over_{{ 4 * bars }} as (
         {% if bars in scales -%}
             total * total
             {%- for block in range(1, 4) %}
-                + power(lag(total, {{ block * bars }}) over by_series, 2)
+                + power({{ earlier('total', block * bars) }}, 2)
             {%- endfor %} as squares_{{ bars }},
-            power(total + lag(total, {{ bars }}) over by_series, 2)
-            + power(lag(total, {{ 2 * bars }}) over by_series + lag(total, {{ 3 * bars }}) over by_series, 2)
+            power(total + {{ earlier('total', bars) }}, 2)
+            + power({{ earlier('total', 2 * bars) }} + {{ earlier('total', 3 * bars) }}, 2)
                 as squares_{{ 2 * bars }},
         {% endif -%}
         {{ repeated_sum('total', bars, 4) }} as total
 
     from over_{{ bars }}
-
-    window by_series as {{ sorted_series() }}
 
 ),
 

@@ -12,14 +12,24 @@ bars as (
         symbol,
         interval_minutes,
         opened_at,
-        bars_in_run,
-        close_price / lag(close_price) over by_series - 1 as return_1
+        close_price,
+        bars_in_run
 
     from {{ ref('int_bars') }}
 
     where not is_gap
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    order by exchange, market, symbol, interval_minutes, opened_at
+
+),
+
+returns as (
+
+    select
+        *,
+        close_price / {{ earlier('close_price') }} - 1 as return_1
+
+    from bars
 
 ),
 
@@ -28,11 +38,9 @@ lagged as (
     select
         *,
         {% for bars in range(1, 20) -%}
-            lag(return_1, {{ bars }}) over by_series as return_1_lag_{{ bars }}{{ ',' if not loop.last }}
+            {{ earlier('return_1', bars) }} as return_1_lag_{{ bars }}{{ ',' if not loop.last }}
         {% endfor %}
-    from bars
-
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    from returns
 
 ),
 
