@@ -10,20 +10,22 @@ from dbt.cli.main import dbtRunner
 from ingest.settings import PROJECT_ROOT, Settings
 from orchestration.stages import Say
 
+WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
+
 
 class BuildError(RuntimeError):
     """Dbt did not finish."""
 
 
-def run_dbt(settings: Settings, command: str, *, say: Say) -> None:
-    """Run a dbt command over the whole project.
+def build(settings: Settings, *, tests: bool, say: Say) -> None:
+    """Run `dbt build` over the whole project.
 
     Parameters
     ----------
     settings : Settings
         Names the warehouse; dbt's artifacts go to ``dbt/`` beside it.
-    command : str
-        ``build``, or ``run`` to leave out the tests.
+    tests : bool
+        Whether the project's tests run too.
     say : callable
         Told of each node that is done.
 
@@ -44,7 +46,8 @@ def run_dbt(settings: Settings, command: str, *, say: Say) -> None:
     artifacts = str(settings.database.parent / "dbt")
     result = dbtRunner(callbacks=[on_event]).invoke(
         [
-            *("--log-level", "none", "--log-level-file", "none", command),
+            *("--log-level", "none", "--log-level-file", "none", "build"),
+            *(() if tests else WITHOUT_TESTS),
             *("--project-dir", str(PROJECT_ROOT / "dbt_project")),
             *("--profiles-dir", str(PROJECT_ROOT), "--target", "duckdb"),
             *("--target-path", artifacts, "--log-path", artifacts),
@@ -53,12 +56,12 @@ def run_dbt(settings: Settings, command: str, *, say: Say) -> None:
     # Dbt leaves its connection open until the process ends, and the warehouse shut with it.
     DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
     if result.exception:
-        raise BuildError(f"dbt {command} stopped: {result.exception}")
+        raise BuildError(f"dbt build stopped: {result.exception}")
     if not result.success:
         failed = [
             f"{node.node.name}: {(node.message or '').strip()}"
             for node in cast(RunExecutionResult, result.result).results
             if node.status in {"error", "fail"}
         ]
-        raise BuildError(f"dbt {command} failed in {len(failed)} nodes\n" + "\n".join(failed))
+        raise BuildError(f"dbt build failed in {len(failed)} nodes\n" + "\n".join(failed))
     say(f"{done} nodes")

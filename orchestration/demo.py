@@ -19,7 +19,7 @@ from ingest.report import Report, Step
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator, simulator, write_books
 from ingest.simulator.source import instant
-from orchestration.build import run_dbt
+from orchestration.build import build
 from orchestration.report import print_report, print_scored
 from orchestration.stages import Say, stage
 from serving.scoring import score
@@ -51,7 +51,7 @@ class Synthetic:
 
 
 def run_simulated(
-    settings: Settings, synthetic: Synthetic, *, build: str, console: Console
+    settings: Settings, synthetic: Synthetic, *, tests: bool, console: Console
 ) -> None:
     """Simulate an exchange, ingest its history, build, score the hour after it, and report.
 
@@ -64,8 +64,8 @@ def run_simulated(
         Names the warehouse, which must be new or made by the demo.
     synthetic : Synthetic
         The market.
-    build : {"build", "run"}
-        Dbt's command: with or without the project's tests.
+    tests : bool
+        Whether the dbt project's tests run too.
     console : rich.console.Console
         Where progress and the report go.
 
@@ -87,7 +87,7 @@ def run_simulated(
             _ingest_books(settings, market, say)
         with stage(console, f"Record {settings.symbols[0]} spot streams") as say:
             _record_spot(settings, market, say)
-        _build(settings, build, console)
+        _build(settings, console, tests=tests)
         exchange.clock.advance(FRESH)
         for kind in FRESH_KINDS:
             with stage(console, f"Ingest {_words(kind)} of the next hour over REST") as say:
@@ -101,7 +101,7 @@ def run_simulated(
     )
 
 
-def run_recorded(settings: Settings, directory: Path, *, build: str, console: Console) -> None:
+def run_recorded(settings: Settings, directory: Path, *, tests: bool, console: Console) -> None:
     """Ingest the recorded files of a directory, build, score and report.
 
     Files that landed before are skipped.
@@ -112,7 +112,7 @@ def run_recorded(settings: Settings, directory: Path, *, build: str, console: Co
                 _say_rows(ingest_files(settings, kind, [directory], on_step=_steps(say)), say)
             except FileNotFoundError:
                 say("no file")
-    _build(settings, build, console)
+    _build(settings, console, tests=tests)
     _score_and_report(settings, console, note=f"The data is what {directory} holds.")
 
 
@@ -199,9 +199,9 @@ def _words(kind: KindName) -> str:
     return kind.replace("_", " ")
 
 
-def _build(settings: Settings, command: str, console: Console) -> None:
-    with stage(console, f"dbt {command}: features, labels, training, evaluation") as say:
-        run_dbt(settings, command, say=say)
+def _build(settings: Settings, console: Console, *, tests: bool) -> None:
+    with stage(console, "dbt build: features, labels, training, evaluation") as say:
+        build(settings, tests=tests, say=say)
 
 
 def _score_and_report(settings: Settings, console: Console, *, note: str) -> None:

@@ -19,7 +19,7 @@ VOLATILITY = 8e-4
 def write_dataset(
     connection: duckdb.DuckDBPyConnection, *, seed: int, edge: float, days: int, symbols: list[str]
 ) -> None:
-    """Create int_bars and ds_order_flow: a feature that moves the next five bars by `edge`.
+    """Create int_bars, int_funding and ds_order_flow, whose flow moves five bars by `edge`.
 
     The second symbol lacks three bars in the test part.
     """
@@ -90,6 +90,15 @@ def write_dataset(
         """
     )
     connection.unregister("synthetic")
+    connection.execute(
+        """
+        create table int_funding as
+        select exchange, market, symbol, opened_at as funded_at,
+            1e-4 * (row_number() over (order by symbol, opened_at) % 7 - 3) as funding_rate
+        from int_bars
+        where extract(hour from opened_at) % 8 = 0 and extract(minute from opened_at) = 0
+        """
+    )
 
 
 def run_dbt(database: Path, *arguments: str) -> str:
@@ -126,6 +135,6 @@ def build(database: Path, *arguments: str) -> str:
     return run_dbt(
         database,
         *("build", *arguments, "--exclude-resource-type", "unit_test"),
-        *("--select", "path:models/models", "path:models/predictions"),
+        *("--select", "path:seeds", "path:models/models", "path:models/predictions"),
         *("path:models/signals", "path:models/trading"),
     )

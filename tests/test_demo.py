@@ -48,7 +48,7 @@ def roc_auc(database: Path) -> dict[str, float]:
 def test_a_strong_planted_edge_is_a_go(tmp_path: Path) -> None:
     database = tmp_path / "tapehouse.duckdb"
     report = finished(demo(database, *SMALL, "--edge", "1", "--seed", "1"))
-    assert "Verdict: GO, 8 of 8 criteria passed." in report
+    assert "Verdict: GO, 13 of 13 criteria passed." in report
     found = roc_auc(database)
     assert found["model"] > BOUND_OF_AN_EDGE > found["shuffled_labels"]
 

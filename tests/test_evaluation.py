@@ -71,6 +71,9 @@ def test_a_market_without_an_edge_is_a_no_go(tmp_path: Path) -> None:
         assert passed["out_of_sample_rows"]
         assert not passed["roc_auc_lower_bound"]
         assert not passed["t_statistic"]
+        assert not passed["deflated_sharpe"]
+        assert not passed["overfitting_probability"]
+        assert not passed["loss_probability"]
 
 
 def test_no_prediction_was_made_in_sample(edge: duckdb.DuckDBPyConnection) -> None:
@@ -95,31 +98,36 @@ def test_positions_and_profits_are_those_of_a_loop_over_bars(
         "select min(closed_at) from ds_order_flow where split = 'test'"
     ).fetchall()[0][0]
     found = edge.execute(
-        "select symbol, opened_at, position, turnover, gross_bps, net_bps from trd_positions "
-        "where strategy = 'model' order by symbol, opened_at"
+        "select symbol, opened_at, position, turnover, is_entry::int, gross_bps, funding_bps, "
+        "net_bps from trd_positions where strategy = 'model' order by symbol, opened_at"
     ).fetchall()
     expected = []
     for (symbol,) in edge.execute("select distinct symbol from int_bars order by all").fetchall():
         bars = edge.execute(
-            "select opened_at, close_price, coalesce(signal, 0) from int_bars "
-            f"left join sig_order_flow using ({SERIES}, opened_at) "
-            "where symbol = ? and int_bars.closed_at >= ? order by opened_at",
+            "select opened_at, close_price, coalesce(signal, 0), coalesce(funding_rate, 0) "
+            f"from int_bars left join sig_order_flow using ({SERIES}, opened_at) "
+            "left join int_funding on int_funding.symbol = int_bars.symbol "
+            "and funded_at = int_bars.opened_at "
+            "where int_bars.symbol = ? and int_bars.closed_at >= ? order by int_bars.opened_at",
             [symbol, start],
         ).fetchall()
-        signals, held, previous = [], 0.0, None
-        for opened_at, close, signal in bars:
-            position = sum(signals[-HOLDING_BARS:]) / HOLDING_BARS
+        signals, held, last_close, previous = [], 0.0, None, None
+        for opened_at, close, signal, funding_rate in bars:
+            position = sum(signals[-HOLDING_BARS:]) / HOLDING_BARS if previous else held
             earned = 0.0
-            if close is not None and previous is not None:
-                earned = 1e4 * position * (close / previous - 1)
+            if close is not None and last_close is not None:
+                earned = 1e4 * position * (close / last_close - 1)
             turnover = abs(position - held)
-            row = (symbol, opened_at, position, turnover, earned, earned - COST_BPS * turnover)
-            expected.append(row)
+            funding = 1e4 * position * funding_rate
+            net = earned - COST_BPS * turnover - funding
+            is_entry = position != 0 and position * held <= 0
+            expected.append((symbol, opened_at, position, turnover, is_entry, earned, funding, net))
             signals.append(signal)
-            held, previous = position, close
+            held, last_close, previous = position, close or last_close, close
     assert [row[:2] for row in found] == [row[:2] for row in expected]
     assert np.allclose([row[2:] for row in found], [row[2:] for row in expected], atol=1e-9)
     assert np.count_nonzero([row[2] for row in found]) > 500
+    assert np.count_nonzero([row[6] for row in found]) > 10
 
 
 def test_statistics_of_hours_are_those_of_numpy(edge: duckdb.DuckDBPyConnection) -> None:
@@ -130,12 +138,13 @@ def test_statistics_of_hours_are_those_of_numpy(edge: duckdb.DuckDBPyConnection)
     equity = np.cumsum(hours)
     drawdown = (np.maximum.accumulate(np.maximum(equity, 0)) - equity).max()
     t_statistic = hours.mean() / (hours.std(ddof=1) / np.sqrt(len(hours)))
-    sharpe = hours.mean() / hours.std(ddof=1) * np.sqrt(24 * 365)
+    sharpe = hours.mean() / hours.std(ddof=1)
     found = edge.execute(
-        "select block_count, net_bps, t_statistic, sharpe, max_drawdown_bps from trd_evaluation "
-        "where strategy = 'model'"
+        "select block_count, net_bps, t_statistic, sharpe_per_block, max_drawdown_bps "
+        "from trd_evaluation where strategy = 'model'"
     ).fetchall()[0]
     assert found == pytest.approx((len(hours), hours.sum(), t_statistic, sharpe, drawdown))
+    assert edge.execute("select distinct sharpe from trd_evaluation").fetchall() == [(None,)]
 
 
 def test_the_threshold_is_the_best_of_the_validation_part(

@@ -42,12 +42,11 @@ def demo(
         place = PROJECT_ROOT / "data" / ("recorded" if data else "demo")
         settings = settings.model_copy(update={"database": place / "tapehouse.duckdb"})
     console = Console(highlight=False, soft_wrap=True)
-    build = "build" if tests else "run"
     if data:
-        run_recorded(settings, data, build=build, console=console)
+        run_recorded(settings, data, tests=tests, console=console)
     else:
         names = tuple(name.strip().upper() for name in symbols.split(","))
         if wrong := [name for name in names if not name.endswith("USDT") or name == "USDT"]:
             raise typer.BadParameter(f"expected USDT pairs such as BTCUSDT, found {wrong}")
         synthetic = Synthetic(seed, edge, days, names)
-        run_simulated(settings, synthetic, build=build, console=console)
+        run_simulated(settings, synthetic, tests=tests, console=console)

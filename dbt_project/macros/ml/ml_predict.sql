@@ -50,16 +50,20 @@
 {%- endmacro %}
 
 
-{# The label column of a model, from its configuration. #}
-{% macro ml_label(model) %}
-    {%- set label = namespace(name='label') -%}
+{# What a model's configuration says of an option, or the default; the default too while dbt parses. #}
+{% macro ml_option(model, option, default) %}
+    {%- set found = namespace(value=default) -%}
     {%- if execute -%}
         {%- for node in graph.nodes.values() if node.resource_type == 'model' and node.alias == model.identifier -%}
-            {%- set label.name = node.config['input_label_cols'][0] -%}
+            {%- set found.value = node.config.get(option, default) -%}
         {%- endfor -%}
     {%- endif -%}
-    {{- return(label.name) -}}
+    {{- return(found.value) -}}
 {% endmacro %}
+
+
+{# The label column of a model, from its configuration. #}
+{% macro ml_label(model) %}{{ return(ml_option(model, 'input_label_cols', ['label'])[0]) }}{% endmacro %}
 
 
 {# Version and features of a model's active version; none before it is trained. #}
@@ -110,3 +114,24 @@
 {% macro bigquery__ml_validation_end_at(model, dataset) -%}
     (select max(label_end_at) from {{ dataset }} where split = 'validation')
 {%- endmacro %}
+
+
+{# The version of a model with the ends of its training and validation parts: model_version, train_end_at, validation_end_at. Joining
+   predictions with it on `closed_at >= validation_end_at` refuses those that the model or its threshold was chosen by. #}
+{% macro ml_known(model, dataset) -%}
+    select
+        {{ ml_model_version(model, dataset) }} as model_version,
+        {{ ml_train_end_at(model, dataset) }} as train_end_at,
+        {{ ml_validation_end_at(model, dataset) }} as validation_end_at
+{%- endmacro %}
+
+
+{# How many models were tried, as the registry counts them: every trial of every search, baselines left out. BigQuery ML keeps no
+   history: there it is NUM_TRIALS of one model. #}
+{% macro ml_trial_count(model) %}{{ return(adapter.dispatch('ml_trial_count', 'tapehouse')(model)) }}{% endmacro %}
+
+{% macro default__ml_trial_count(model) -%}
+    (select count(*) from registry.models where stage <> 'baseline')
+{%- endmacro %}
+
+{% macro bigquery__ml_trial_count(model) %}{{ ml_option(model, 'num_trials', 1) }}{% endmacro %}

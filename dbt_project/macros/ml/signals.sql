@@ -8,13 +8,23 @@
 {%- endmacro %}
 
 
-{# The position held during a bar: the mean of the signals of the `holding_bars` bars before it, each a tranche held that long. #}
-{% macro tranches(signal, window) -%}
-    coalesce(
-        sum({{ signal }}) over (
-            {{ window }} rows between {{ var('holding_bars') }} preceding and 1 preceding
-        ), 0
-    ) / {{ var('holding_bars') }}
+{# The position that the signals of the `holding_bars` bars before a bar ask for: their mean, each a tranche held that long; NULL where
+   none can be traded for. #}
+{% macro tranches(signal, is_tradable, window) -%}
+    case
+        when {{ is_tradable }}
+            then coalesce(
+                sum({{ signal }}) over (
+                    {{ window }} rows between {{ var('holding_bars') }} preceding and 1 preceding
+                ), 0
+            ) / {{ var('holding_bars') }}
+    end
+{%- endmacro %}
+
+
+{# The latest value of a column up to this row, over a named window; 0 before the first. #}
+{% macro latest(column, window) -%}
+    coalesce(last_value({{ column }} ignore nulls) over ({{ window }} rows between unbounded preceding and current row), 0)
 {%- endmacro %}
 
 
@@ -22,5 +32,17 @@
 {% macro cost_bps() %}{{ var('fee_bps') + var('slippage_bps') }}{% endmacro %}
 
 
-{# The simple return of a bar against the bar before it, NULL where one of them is a gap; over the window `by_series`. #}
-{% macro bar_return() %}close_price / lag(close_price) over by_series - 1{% endmacro %}
+{# Profit before costs in basis points of a position held during a bar; 0 where the bar or its position is missing. #}
+{% macro gross_bps(position, bar_return) -%}
+    coalesce(case when {{ position }} <> 0 then 1e4 * {{ position }} * {{ bar_return }} end, 0)
+{%- endmacro %}
+
+
+{# The levels of the go/no-go criteria, the lowest first. #}
+{% macro criterion_levels() %}{{ return(['minimum', 'target', 'exceptional']) }}{% endmacro %}
+
+
+{# The name of the level that was reached. #}
+{% macro level_name(grade) -%}
+    case {{ grade }} when 0 then 'missed' when 1 then 'minimum' when 2 then 'target' else 'exceptional' end
+{%- endmacro %}

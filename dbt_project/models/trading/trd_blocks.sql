@@ -13,6 +13,7 @@ positions as (
         {{ bar_opened_at('opened_at', 60) }} as block_at,
         gross_bps,
         cost_bps,
+        funding_bps,
         net_bps
 
     from {{ ref('trd_positions') }}
@@ -44,6 +45,7 @@ final as (
         positions.block_at,
         sum(positions.gross_bps) / max(portfolio.series_count) as gross_bps,
         sum(positions.cost_bps) / max(portfolio.series_count) as cost_bps,
+        sum(positions.funding_bps) / max(portfolio.series_count) as funding_bps,
         sum(positions.net_bps) / max(portfolio.series_count) as net_bps
 
     from positions

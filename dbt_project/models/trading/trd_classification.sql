@@ -1,44 +1,17 @@
 {# How well probabilities tell up from down on the test part, when labels overlap and symbols move together. #}
 
-{% set series = 'exchange, market, symbol, interval_minutes' %}
-
 with
-
-labels as (
-
-    select
-        {{ series }},
-        opened_at,
-        is_up_5 as is_true
-
-    from {{ ref('ds_order_flow') }}
-
-    where
-        split = 'test'
-        and closed_at >= {{ ml_validation_end_at(ref('ml_order_flow'), ref('ds_order_flow')) }}
-
-),
 
 judged as (
 
-    {% for strategy, name in [('model', 'order_flow'), ('shuffled_labels', 'order_flow_shuffled')] -%}
-        select
-            '{{ strategy }}' as strategy,
-            labels.opened_at,
-            labels.is_true,
-            predictions.probability
+    select
+        strategy,
+        opened_at,
+        is_true,
+        probability
 
-        from labels
-        inner join {{ ref('pred_' ~ name) }} as predictions
-            on labels.exchange = predictions.exchange
-            and labels.market = predictions.market
-            and labels.symbol = predictions.symbol
-            and labels.interval_minutes = predictions.interval_minutes
-            and labels.opened_at = predictions.opened_at
+    from {{ ref('trd_judged') }}
 
-        where predictions.model_version = {{ ml_model_version(ref('ml_' ~ name), ref('ds_order_flow')) }}
-        {{ 'union all' if not loop.last }}
-    {% endfor %}
 ),
 
 metrics as (

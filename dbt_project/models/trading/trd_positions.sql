@@ -4,32 +4,6 @@
 
 with
 
-test_part as (
-
-    select
-        {{ series }},
-        closed_at
-
-    from {{ ref('ds_order_flow') }}
-
-    where
-        split = 'test'
-        and closed_at >= {{ ml_validation_end_at(ref('ml_order_flow'), ref('ds_order_flow')) }}
-
-),
-
-all_series as (
-
-    select distinct {{ series }} from test_part
-
-),
-
-test_start as (
-
-    select min(closed_at) as start_at from test_part
-
-),
-
 signals as (
 
     {% for strategy, name in [('model', 'order_flow'), ('shuffled_labels', 'order_flow_shuffled')] -%}
@@ -55,25 +29,16 @@ strategies as (
 bars as (
 
     select
-        bars.exchange,
-        bars.market,
-        bars.symbol,
-        bars.interval_minutes,
-        bars.opened_at,
-        bars.closed_at,
-        {{ bar_return() }} as bar_return
+        {{ series }},
+        opened_at,
+        closed_at,
+        is_tradable,
+        bar_return,
+        funding_rate
 
-    from {{ ref('int_bars') }} as bars
-    inner join all_series
-        on bars.exchange = all_series.exchange
-        and bars.market = all_series.market
-        and bars.symbol = all_series.symbol
-        and bars.interval_minutes = all_series.interval_minutes
-    inner join test_start on bars.closed_at >= test_start.start_at
+    from {{ ref('sig_trading_bars') }}
 
-    window by_series as (
-        partition by bars.exchange, bars.market, bars.symbol, bars.interval_minutes order by bars.opened_at
-    )
+    where part = 'test'
 
 ),
 
@@ -96,16 +61,42 @@ signal_bars as (
 
 ),
 
-positions as (
+wanted as (
 
     select
         *,
         case
             when strategy = 'buy_and_hold' then 1
-            else {{ tranches('signal', 'partition by strategy, ' ~ series ~ ' order by opened_at') }}
-        end as position
+            else {{ tranches('signal', 'is_tradable', 'by_strategy') }}
+        end as wanted_position
 
     from signal_bars
+
+    window by_strategy as (partition by strategy, {{ series }} order by opened_at)
+
+),
+
+held as (
+
+    select
+        *,
+        {{ latest('wanted_position', 'by_strategy') }} as position
+
+    from wanted
+
+    window by_strategy as (partition by strategy, {{ series }} order by opened_at)
+
+),
+
+changed as (
+
+    select
+        *,
+        coalesce(lag(position) over by_strategy, 0) as earlier_position
+
+    from held
+
+    window by_strategy as (partition by strategy, {{ series }} order by opened_at)
 
 ),
 
@@ -113,12 +104,12 @@ traded as (
 
     select
         *,
-        abs(position - coalesce(lag(position) over by_strategy, 0)) as turnover,
-        coalesce(case when position <> 0 then 1e4 * position * bar_return end, 0) as gross_bps
+        position <> 0 and sign(position) <> sign(earlier_position) as is_entry,
+        abs(position - earlier_position) as turnover,
+        {{ gross_bps('position', 'bar_return') }} as gross_bps,
+        1e4 * position * funding_rate as funding_bps
 
-    from positions
-
-    window by_strategy as (partition by strategy, {{ series }} order by opened_at)
+    from changed
 
 ),
 
@@ -132,10 +123,12 @@ final as (
         bar_return,
         signal,
         position,
+        is_entry,
         turnover,
         gross_bps,
         {{ cost_bps() }} * turnover as cost_bps,
-        gross_bps - {{ cost_bps() }} * turnover as net_bps
+        funding_bps,
+        gross_bps - {{ cost_bps() }} * turnover - funding_bps as net_bps
 
     from traded
 

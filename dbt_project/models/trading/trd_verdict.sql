@@ -1,7 +1,4 @@
-{# GO or NO-GO for the active model: every criterion with its value, its bound and the reason in words. #}
-
-{% set minimum_trades = 100 %}
-{% set minimum_t = 2 %}
+{# GO or NO-GO for the active model: every criterion with its value, bound, level and the reason in words. #}
 
 with
 
@@ -21,73 +18,99 @@ evaluation as (
 
 ),
 
-judged_model as (
-
-    select
-        row_count,
-        trade_count,
-        roc_auc,
-        roc_auc_lower_bound,
-        net_bps_per_block,
-        t_statistic,
-        net_bps,
-        sharpe
-
-    from evaluation
-
-    where strategy = 'model'
-
-),
-
-model as (
+found as (
 
     select
         version.model_version,
-        judged_model.*,
+        coalesce(model.row_count, 0) as row_count,
+        coalesce(model.trade_count, 0) as trade_count,
+        model.roc_auc,
+        model.roc_auc_lower_bound,
+        model.net_bps_per_block,
+        model.t_statistic,
+        model.net_bps,
+        model.sharpe_per_block,
         shuffled.roc_auc as shuffled_roc_auc,
         shuffled.net_bps as shuffled_net_bps,
-        hold.sharpe as hold_sharpe
+        hold.sharpe_per_block as hold_sharpe,
+        auc_interval.lower_bound as bootstrap_lower_bound,
+        information.t_statistic as information_t,
+        sharpe.deflated_sharpe,
+        gross.overfitting_probability,
+        net.loss_probability
 
     from version
-    left join judged_model on true
+    left join evaluation as model on model.strategy = 'model'
     left join evaluation as shuffled on shuffled.strategy = 'shuffled_labels'
     left join evaluation as hold on hold.strategy = 'buy_and_hold'
+    left join {{ ref('trd_roc_auc_interval') }} as auc_interval on auc_interval.strategy = 'model'
+    left join {{ ref('trd_information') }} as information on information.strategy = 'model'
+    left join {{ ref('trd_sharpe') }} as sharpe on sharpe.strategy = 'model'
+    left join {{ ref('trd_overfitting') }} as gross on gross.measure = 'gross'
+    left join {{ ref('trd_overfitting') }} as net on net.measure = 'net'
 
 ),
 
-criteria as (
+measured as (
 
-    {% for name, value, bound, words in [
-        ('out_of_sample_rows', 'coalesce(row_count, 0)', '0', 'labelled rows in the test part'),
-        ('trades', 'coalesce(trade_count, 0)', minimum_trades - 1, 'signals in the test part; at least ' ~ minimum_trades ~ ' are needed'),
-        ('roc_auc_above_shuffled_labels', 'roc_auc', 'shuffled_roc_auc', 'area under the ROC curve, against that of the model of shuffled labels'),
-        ('roc_auc_lower_bound', 'roc_auc_lower_bound', '5e-1', 'lower 95 % bound of the area under the ROC curve, against a coin'),
-        ('net_bps_per_block', 'net_bps_per_block', '0', 'basis points an hour net of costs, against staying flat'),
-        ('t_statistic', 't_statistic', minimum_t, 't statistic of the hourly net profit'),
-        ('net_bps_above_shuffled_labels', 'net_bps', 'shuffled_net_bps', 'basis points net of costs, against the model of shuffled labels'),
-        ('sharpe_above_buy_and_hold', 'sharpe', 'hold_sharpe', 'net profit per unit of volatility (Sharpe ratio of a year), against buy-and-hold'),
+    {% for name, value, reference in [
+        ('out_of_sample_rows', 'row_count', '0'),
+        ('trades', 'trade_count', '0'),
+        ('roc_auc_above_shuffled_labels', 'roc_auc', 'shuffled_roc_auc'),
+        ('roc_auc_lower_bound', 'roc_auc_lower_bound', '0'),
+        ('roc_auc_bootstrap_lower_bound', 'bootstrap_lower_bound', '0'),
+        ('information_coefficient_t', 'information_t', '0'),
+        ('net_bps_per_block', 'net_bps_per_block', '0'),
+        ('t_statistic', 't_statistic', '0'),
+        ('net_bps_above_shuffled_labels', 'net_bps', 'shuffled_net_bps'),
+        ('sharpe_above_buy_and_hold', 'sharpe_per_block', 'hold_sharpe'),
+        ('deflated_sharpe', 'deflated_sharpe', '0'),
+        ('overfitting_probability', 'overfitting_probability', '0'),
+        ('loss_probability', 'loss_probability', '0'),
     ] -%}
         select
             model_version,
-            {{ loop.index }} as criterion_number,
+            row_count,
             '{{ name }}' as criterion,
             cast({{ value }} as {{ type_float64() }}) as value,
-            cast({{ bound }} as {{ type_float64() }}) as bound,
-            row_count,
-            '{{ words }}' as words
+            cast({{ reference }} as {{ type_float64() }}) as reference
 
-        from model
+        from found
         {{ 'union all' if not loop.last }}
     {% endfor %}
 ),
 
-judged as (
+levels as (
+
+    select
+        measured.model_version,
+        measured.row_count,
+        criteria.criterion_number,
+        criteria.criterion,
+        criteria.is_higher_better,
+        criteria.words,
+        measured.value,
+        measured.reference + criteria.minimum as bound,
+        {% for level in criterion_levels() -%}
+            coalesce(
+                case
+                    when criteria.is_higher_better then measured.value > measured.reference + criteria.{{ level }}
+                    else measured.value < measured.reference + criteria.{{ level }}
+                end, false
+            ) as is_{{ level }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from measured
+    inner join {{ ref('criteria') }} as criteria on measured.criterion = criteria.criterion
+
+),
+
+graded as (
 
     select
         *,
-        coalesce(value > bound, false) as is_passed
+        case when not is_minimum then 0 when not is_target then 1 when not is_exceptional then 2 else 3 end as grade
 
-    from criteria
+    from levels
 
 ),
 
@@ -100,22 +123,22 @@ final as (
         criterion,
         value,
         bound,
-        is_passed,
+        is_minimum as is_passed,
+        {{ level_name('grade') }} as level,
         case
-            when coalesce(row_count, 0) = 0 then 'no out-of-sample rows'
+            when row_count = 0 then 'no out-of-sample rows'
             when value is null or bound is null then concat('not known: ', words)
             else concat(
                 'found ', cast(round(value, 4) as {{ dbt.type_string() }}),
-                case when is_passed then ', above ' else ', not above ' end,
+                case when is_minimum then ', ' else ', not ' end,
+                case when is_higher_better then 'above ' else 'below ' end,
                 cast(round(bound, 4) as {{ dbt.type_string() }}), ': ', words
             )
         end as reason,
-        case
-            when min(case when is_passed then 1 else 0 end) over (partition by model_version) = 1 then 'GO'
-            else 'NO-GO'
-        end as verdict
+        case when min(grade) over (partition by model_version) > 0 then 'GO' else 'NO-GO' end as verdict,
+        {{ level_name('min(grade) over (partition by model_version)') }} as verdict_level
 
-    from judged
+    from graded
 
 )
 
