@@ -60,7 +60,7 @@ create table if not exists raw.macro_bars (
     source varchar, received_at timestamptz
 );
 
--- GARCH(1,1) parameters that something outside the warehouse fitted to log returns (fractions) before fitted_until; known_at is when they could have been used.
+-- GARCH(1,1) parameters that `tapehouse derive garch`, or something else outside the warehouse, fitted to log returns (fractions) before fitted_until; known_at is when they could have been used.
 create table if not exists raw.garch_parameters (
     exchange varchar, market varchar, symbol varchar, interval_minutes integer,
     omega double, alpha double, beta double,

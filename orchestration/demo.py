@@ -118,7 +118,7 @@ def run_recorded(settings: Settings, directory: Path, *, tests: bool, console: C
 
 def simulated(settings: Settings) -> Synthetic | None:
     """Return the market that a demo's warehouse was filled from, None for any other warehouse."""
-    marker = _marker(settings)
+    marker = _marker(settings.database)
     return Synthetic(**json.loads(marker.read_text())) if marker.exists() else None
 
 
@@ -128,15 +128,17 @@ def start_afresh(settings: Settings, synthetic: Synthetic) -> None:
     Raises
     ------
     DemoError
-        If the warehouse exists and no demo made it.
+        If the warehouse, or another in its folder, exists and no demo made it.
     """
-    marker = _marker(settings)
-    if settings.database.exists():
-        if not marker.exists():
+    folder = settings.database.parent
+    there = {settings.database, *folder.glob("*.duckdb")}
+    for database in sorted(there):
+        if database.exists() and not _marker(database).exists():
             raise DemoError(
-                f"{settings.database} was not made by the demo, which would delete it: "
-                "unset TAPEHOUSE_DATABASE or point it at a new file"
+                f"{database} was not made by the demo, which would delete what lies there: "
+                "unset TAPEHOUSE_DATABASE or point it into a new folder"
             )
+    if settings.database.exists():
         warehouse.wait_for_writer(settings.database, timeout_s=settings.writer_timeout_s)
     for path in (
         settings.database,
@@ -148,15 +150,16 @@ def start_afresh(settings: Settings, synthetic: Synthetic) -> None:
         settings.models_directory,
         settings.segments_directory,
         settings.dlt_directory,
-        settings.database.parent / "books",
+        folder / "books",
     ):
         shutil.rmtree(directory, ignore_errors=True)
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(json.dumps(asdict(synthetic)))
+    folder.mkdir(parents=True, exist_ok=True)
+    _marker(settings.database).write_text(json.dumps(asdict(synthetic)))
 
 
-def _marker(settings: Settings) -> Path:
-    return settings.database.with_suffix(".demo.json")
+def _marker(database: Path) -> Path:
+    name = database.name.removesuffix(".duckdb").removesuffix(".snapshot")
+    return database.with_name(f"{name}.demo.json")
 
 
 def _ingest_history(

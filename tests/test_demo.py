@@ -78,11 +78,14 @@ def test_a_demo_killed_anywhere_ends_like_one_that_was_not(tmp_path: Path) -> No
     assert signals(Settings(database=killed)) == signals(Settings(database=whole))
 
 
-def test_the_demo_leaves_a_warehouse_alone_that_it_did_not_make(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["tapehouse", "other"])
+def test_the_demo_leaves_a_folder_alone_with_a_warehouse_that_it_did_not_make(
+    tmp_path: Path, name: str
+) -> None:
     database = tmp_path / "tapehouse.duckdb"
     with warehouse.writing(database) as connection:
         connection.execute("create table mine as select 1 as one")
-    process = demo(database, *TINY)
+    process = demo(tmp_path / f"{name}.duckdb", *TINY)
     output, _ = process.communicate()
     assert process.returncode == 1
     assert output.startswith(f"Error: {database} was not made by the demo")
