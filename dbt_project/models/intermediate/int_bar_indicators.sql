@@ -1,23 +1,12 @@
 {# Recursive indicators, oscillators and the volume profile by the names of the catalogue. #}
 
 {{ config(materialized='view') }}
-{% set low_quantile, high_quantile = var('vol_regime_quantiles') %}
 
 with
 
 averages as (
 
-    select
-        *,
-        {{ window_quantiles('atr_pct_14', [low_quantile, high_quantile], 'last_bars') }} as atr_pct_quantiles
-
-    from {{ ref('int_bar_averages') }}
-
-    window last_bars as (
-        partition by exchange, market, symbol, interval_minutes
-        order by opened_at
-        rows between {{ var('vol_regime_bars') - 1 }} preceding and current row
-    )
+    select * from {{ ref('int_bar_averages') }}
 
 ),
 
@@ -39,14 +28,18 @@ profiles as (
 
 ),
 
+regimes as (
+
+    select * from {{ ref('int_volatility_regimes') }}
+
+),
+
 joined as (
 
-    select
-        *,
-        {{ quantile_of('atr_pct_quantiles', [low_quantile, high_quantile], low_quantile) }} as low_atr_pct,
-        {{ quantile_of('atr_pct_quantiles', [low_quantile, high_quantile], high_quantile) }} as high_atr_pct
+    select *
 
     from averages
+    inner join regimes using (exchange, market, symbol, interval_minutes, opened_at)
     inner join oscillators using (exchange, market, symbol, interval_minutes, opened_at)
     inner join sessions using (exchange, market, symbol, interval_minutes, opened_at)
     left join profiles using (exchange, market, symbol, interval_minutes, opened_at)
@@ -86,12 +79,7 @@ final as (
         close_volume_obv_rel,
         vwap_session,
         {{ if_full(96, 'volume_profile_poc_96') }} as volume_profile_poc_96,
-        case
-            when bars_in_run < {{ var('vol_regime_bars') + 512 }} then null
-            when atr_pct_14 <= low_atr_pct then 0
-            when atr_pct_14 <= high_atr_pct then 1
-            else 2
-        end as vol_regime
+        vol_regime
 
     from joined
 
