@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -91,6 +92,33 @@ def test_no_prediction_was_made_in_sample(edge: duckdb.DuckDBPyConnection) -> No
         assert found == [(True, True)]
 
 
+def test_in_sample_predictions_fail_the_build_and_do_not_reach_the_evaluation(
+    edge_copy: Path,
+) -> None:
+    judged = "select strategy, row_count, roc_auc, net_bps from trd_evaluation order by strategy"
+    with duckdb.connect(str(edge_copy)) as connection:
+        before = connection.execute(judged).fetchall()
+        # Rows that the model learned from, called a test, with predictions that know the label.
+        connection.execute(
+            f"""
+            insert into pred_order_flow by name
+            select {SERIES}, opened_at, closed_at, available_at, 'ml_order_flow' as model_name,
+                (select model_version from ml_order_flow) as model_version,
+                is_up_5 as predicted_is_up_5, is_up_5::double as probability,
+                closed_at as predicted_at
+            from ds_order_flow where split = 'train';
+            update ds_order_flow set split = 'test' where split = 'train'
+            """
+        )
+    with pytest.raises(AssertionError, match=r"FAIL .* never_in_sample_pred_order_flow"):
+        run_dbt(edge_copy, "test", "--select", "test_name:never_in_sample")
+    run_dbt(edge_copy, "run", "--select", "sig_trading_bars", "path:models/trading")
+    with duckdb.connect(str(edge_copy)) as connection:
+        assert connection.execute(judged).fetchall() == [
+            tuple(map(pytest.approx, row)) for row in before
+        ]
+
+
 def test_positions_and_profits_are_those_of_a_loop_over_bars(
     edge: duckdb.DuckDBPyConnection,
 ) -> None:
@@ -145,6 +173,38 @@ def test_statistics_of_hours_are_those_of_numpy(edge: duckdb.DuckDBPyConnection)
     ).fetchall()[0]
     assert found == pytest.approx((len(hours), hours.sum(), t_statistic, sharpe, drawdown))
     assert edge.execute("select distinct sharpe from trd_evaluation").fetchall() == [(None,)]
+
+
+def test_combinatorial_folds_are_purged_and_embargoed_as_a_loop_says(
+    edge: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    inline = (
+        "select symbol, split_number, time_block, {{ combinatorial_part() }} as part, "
+        "closed_at, label_end_at from "
+        "({{ combinatorial_blocks('ds_order_flow', 'is_up_5', 'symbol', 6, 5) }}) as blocks "
+        "cross join ({{ combinatorial_splits(6, 2) }}) as splits"
+    )
+    printed = run_dbt(
+        tmp_path / "t.duckdb", "compile", "--inline", inline, "--output", "json", "--quiet"
+    )
+    rows = edge.execute(json.loads(printed)["compiled"]).df()
+    assert rows["split_number"].nunique() == 15
+    assert (
+        len(rows) == 15 * edge.execute("select count(is_up_5) from ds_order_flow").fetchall()[0][0]
+    )
+    embargo = timedelta(minutes=60)
+    for _, split in rows.groupby("split_number"):
+        tested = split[split["part"] == "test"]
+        assert tested["time_block"].nunique() == 2
+        allowed = ~split["time_block"].isin(tested["time_block"])
+        for _, block in tested.groupby("time_block"):
+            start, end = block["closed_at"].min(), block["label_end_at"].max() + embargo
+            allowed &= (split["label_end_at"] <= start) | (split["closed_at"] >= end)
+        assert (split["part"] == "train").tolist() == allowed.tolist()
+        assert split["part"].isna().any()
+        assert (split["part"] == "train").mean() > 0.6
+    sizes = rows[rows["split_number"] == 1].groupby("time_block").size()
+    assert sizes.max() - sizes.min() < 10
 
 
 def test_the_threshold_is_the_best_of_the_validation_part(

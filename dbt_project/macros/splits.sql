@@ -44,3 +44,82 @@
             ) }}) as integer)
     end
 {%- endmacro %}
+
+
+{# Blocks of time for combinatorial purged cross-validation (López de Prado 2018, chapter 12): the labelled rows of a relation by `keys`, with
+   `time_block`, one of `block_count` blocks of equally many times, counted from 0, and `touched_blocks`, whose bit k says that the row must not
+   train where block k is tested: it lies in the block, its label looks into it, or it closed before the embargo after the block's last label. #}
+{% macro combinatorial_blocks(relation, label, keys, block_count, interval_minutes) -%}
+    {% set embargo = var('embargo_bars') * interval_minutes -%}
+    with
+
+    labelled as (
+
+        select
+            {{ keys }},
+            closed_at,
+            label_end_at,
+            dense_rank() over (order by closed_at) as place
+
+        from {{ relation }}
+
+        where {{ label }} is not null
+
+    ),
+
+    blocked as (
+
+        select
+            *,
+            cast(floor((place - 1) * {{ block_count }} / (1e0 * max(place) over ())) as {{ dbt.type_int() }}) as time_block
+
+        from labelled
+
+    ),
+
+    bounds as (
+
+        select
+            time_block,
+            min(closed_at) as start_at,
+            {{ add_minutes('max(label_end_at)', embargo) }} as end_at
+
+        from blocked
+
+        group by time_block
+
+    )
+
+    select
+        {{ keys }},
+        blocked.closed_at,
+        blocked.label_end_at,
+        blocked.time_block,
+        sum(
+            case when blocked.label_end_at > bounds.start_at and blocked.closed_at < bounds.end_at then 1 << bounds.time_block else 0 end
+        ) as touched_blocks
+
+    from blocked
+    cross join bounds
+
+    group by {{ keys }}, blocked.closed_at, blocked.label_end_at, blocked.time_block
+{%- endmacro %}
+
+
+{# Every way to test `test_count` of `block_count` blocks: `split_number` from 1, and `tested_blocks`, whose bit k says that block k is tested. #}
+{% macro combinatorial_splits(block_count, test_count) -%}
+    select
+        row_number() over (order by tested_blocks) as split_number,
+        tested_blocks
+    from ({{ numbers(2 ** block_count, 'tested_blocks') }}) as numbered
+    where bit_count(tested_blocks) = {{ test_count }}
+{%- endmacro %}
+
+
+{# The part of a row of `combinatorial_blocks` in a split of `combinatorial_splits`: 'test', 'train', or NULL where it is purged. #}
+{% macro combinatorial_part() -%}
+    case
+        when ((tested_blocks >> time_block) & 1) = 1 then 'test'
+        when (tested_blocks & touched_blocks) = 0 then 'train'
+    end
+{%- endmacro %}

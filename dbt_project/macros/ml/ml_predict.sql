@@ -126,6 +126,22 @@
 {%- endmacro %}
 
 
+{# Every version of a model with the ends of its training and validation parts, out of the registry; on BigQuery only the present one. #}
+{% macro ml_versions(model, dataset) %}{{ return(adapter.dispatch('ml_versions', 'tapehouse')(model, dataset)) }}{% endmacro %}
+
+{% macro default__ml_versions(model, dataset) -%}
+    select
+        model_version,
+        max(train_end_at) as train_end_at,
+        max(validation_end_at) as validation_end_at
+    from registry.models
+    where model_name = '{{ model.identifier }}'
+    group by model_version
+{%- endmacro %}
+
+{% macro bigquery__ml_versions(model, dataset) %}{{ ml_known(model, dataset) }}{% endmacro %}
+
+
 {# How many models were tried, as the registry counts them: every trial of every search, baselines left out. BigQuery ML keeps no
    history: there it is NUM_TRIALS of one model. #}
 {% macro ml_trial_count(model) %}{{ return(adapter.dispatch('ml_trial_count', 'tapehouse')(model)) }}{% endmacro %}

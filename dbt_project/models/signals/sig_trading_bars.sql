@@ -17,7 +17,9 @@ labelled as (
 
     from {{ dataset }}
 
-    where split = 'validation' or split = 'test' and closed_at >= {{ ml_validation_end_at(model, dataset) }}
+    where
+        split = 'validation' and closed_at >= {{ ml_train_end_at(model, dataset) }}
+        or split = 'test' and closed_at >= {{ ml_validation_end_at(model, dataset) }}
 
 ),
 
