@@ -57,7 +57,7 @@ final as (
         case when is_ma_24h_full then ma_24h end as funding_rate_ma_24h,
         ma_24h_available_at as funding_rate_ma_24h_available_at,
         case
-            when not is_regime_full then null
+            when not coalesce(is_regime_full, false) then null
             when 100 * below_count >= {{ windows.regime * var('funding_regime_percentiles')[1] }} then 1
             when 100 * not_above_count < {{ windows.regime * var('funding_regime_percentiles')[0] }} then -1
             else 0
