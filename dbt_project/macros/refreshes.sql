@@ -128,14 +128,14 @@
 {#
     The UTC midnight from which on the model's rows are to be written again, a literal; all its times lie before it
     where nothing changed. It is the earliest change of its parents since its own last refresh, moved back as far as
-    the model's rows look ahead (`meta.lookahead_bars`) or as the macro says that `meta.moved_back_by` names.
+    the model's rows look ahead (`meta.horizon_bars`) or as the macro says that `meta.moved_back_by` names.
 #}
 {% macro changed_from() %}
     {%- if not execute -%}{{- return(epoch()) -}}{%- endif -%}
     {%- set parents = changing_parents(model) -%}
     {%- if parents.others -%}{{- return(epoch()) -}}{%- endif -%}
     {%- set meta = model.config.meta -%}
-    {%- set ahead = meta.get('lookahead_bars', 0) * (var('interval_minutes') | max) -%}
+    {%- set ahead = meta.get('horizon_bars', 0) * (var('interval_minutes') | max) -%}
     {%- set change -%}
         (
             select min(changed_from) from (
@@ -183,12 +183,18 @@
 {%- endmacro %}
 
 
-{# Whether a bar is among those that decide the rows from `changed` on: they and the `meta.lookback_bars` before them.
-   The second condition is the first for the longest bars; being constant, it spares the engine most of the table. #}
-{% macro in_lookback(changed, opened_at='opened_at', interval_minutes='interval_minutes') -%}
+{# Whether a bar is among those that decide the rows from `changed` on: they and the `meta.lookback_bars` (or
+   `meta.lookback_minutes`, if that reaches further) before them. The last condition is the first for the longest bars;
+   being constant, it spares the engine most of the table. #}
+{% macro in_lookback(changed) -%}
     {%- set bars = model.config.meta.get('lookback_bars', 0) -%}
-    {{ opened_at }} >= {{ add_minutes(changed, '-' ~ bars ~ ' * ' ~ interval_minutes) }}
-    and {{ opened_at }} >= {{ add_minutes(changed, -bars * (var('interval_minutes') | max)) }}
+    {%- set minutes = model.config.meta.get('lookback_minutes', 0) | int -%}
+    {%- set longest = [bars * (var('interval_minutes') | max), minutes] | max -%}
+    (
+        opened_at >= {{ add_minutes(changed, '-' ~ bars ~ ' * interval_minutes') }}
+        {%- if minutes %} or opened_at >= {{ add_minutes(changed, -minutes) }}{% endif %}
+    )
+    and opened_at >= {{ add_minutes(changed, -longest) }}
 {%- endmacro %}
 
 

@@ -1,5 +1,7 @@
 {# Alpha158 of Qlib: shapes of the bar, price ratios, and 29 families over 5, 10, 20, 30 and 60 bars. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set families = {
     'levels': ['ma', 'std', 'beta', 'rsqr', 'resi', 'corr'],
     'ranks': ['roc', 'rank'],
@@ -33,12 +35,16 @@ bars as (
 
     from {{ ref('int_alpha158_bars') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 {% for part in families -%}
 {{ part }} as (
 
     select * from {{ ref('int_alpha158_' ~ part) }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -82,3 +88,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,10 +1,15 @@
 {# A bar beside the reference symbol's, the market's and, as known then, indices and commodities. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 windows as (
 
     select * from {{ ref('int_reference_windows') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -20,6 +25,8 @@ breadth as (
 
     from {{ ref('int_breadth') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 macro_moments as (
@@ -32,6 +39,8 @@ macro_moments as (
         vix_change_1h
 
     from {{ ref('int_macro_moments') }}
+
+    {% if is_incremental() %} where available_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -85,3 +94,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,7 @@
 {# Funding, open interest, liquidations and basis of a future, as known when a bar became available. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set symbol_key = ['exchange', 'market', 'symbol'] %}
 {% set staleness_minutes = var('staleness_minutes') %}
 {% set funding_features = ['funding_rate_ma_24h', 'funding_rate_change', 'funding_regime'] %}
@@ -28,6 +30,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -44,15 +47,27 @@ liquidation_bars as (
 
     from {{ ref('int_liquidation_bars') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 {% for name, series, keys, event_at, columns in joins %}
+
+{{ name }} as (
+
+    select * from {{ series }}
+
+    {% if is_incremental() -%}
+        where {{ event_at }} >= {{ add_minutes(changed, -staleness_minutes[name] - 2 * (var('interval_minutes') | max)) }}
+    {%- endif %}
+
+),
 
 with_{{ name }} as (
 
     {{ as_of_join(
         'bars' if loop.first else 'with_' ~ joins[loop.index0 - 1][0],
-        series, keys, event_at, columns, staleness_minutes[name]
+        name, keys, event_at, columns, staleness_minutes[name]
     ) }}
 
 ),
@@ -100,3 +115,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,7 @@
 {# Headlines of the last hour and day and their mean score, as known when a bar became available. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set windows = ['1h', '24h'] %}
 
 with
@@ -17,6 +19,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -29,6 +32,8 @@ moments as (
 changes as (
 
     select * from {{ ref('int_news_changes') }}
+
+    {% if is_incremental() %} where changed_at >= {{ add_minutes(changed, -1440) }} {% endif %}
 
 ),
 
@@ -66,3 +71,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

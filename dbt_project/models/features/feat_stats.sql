@@ -1,5 +1,7 @@
 {# Statistics of log returns: moments, quantiles, memory, volatility, drawdown. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set windows = [20, 60, 240] %}
 {% set levels = [0.1, 0.25, 0.5, 0.75, 0.9] %}
 {% set parts = ['int_return_moments', 'int_return_autocorrelations', 'int_return_scales', 'int_garch_variances'] %}
@@ -27,6 +29,8 @@ returns as (
         log_return
 
     from {{ ref('int_bar_returns') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -91,3 +95,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

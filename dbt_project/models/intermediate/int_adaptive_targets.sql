@@ -1,6 +1,7 @@
 {# A threshold that widens and narrows with the average true range of a bar against its trailing median. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set bars = var('adaptive_median_bars') %}
 
 with
@@ -16,6 +17,8 @@ averages as (
         atr_pct_14
 
     from {{ ref('int_bar_averages') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -54,3 +57,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# What Alpha158 knows of each bar and its change, for the intervals that have these features. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 bars as (
@@ -25,6 +28,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap and interval_minutes in ({{ alpha158_intervals() | join(', ') }})
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -56,3 +60,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,6 +1,7 @@
 {# Alpha158 of changes: shares of rising and falling bars, and gains against losses of the close and the volume. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set columns = ['rise', 'fall', 'gain', 'loss', 'volume_gain', 'volume_loss'] %}
 
 with
@@ -23,6 +24,8 @@ over_1 as (
         case when volume_change < 0 then -volume_change else 0 end as volume_loss_1
 
     from {{ ref('int_alpha158_bars') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -84,3 +87,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

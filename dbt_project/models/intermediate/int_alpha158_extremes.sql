@@ -1,6 +1,7 @@
 {# Alpha158 of the highest high and the lowest low: their height, and how many bars after the oldest they came first. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
@@ -21,6 +22,8 @@ over_1 as (
         bars_in_run as low_at_1
 
     from {{ ref('int_alpha158_bars') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -83,3 +86,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,6 +1,7 @@
 {# Alpha158 of the close: its level, dispersion and line over time, and its correlation with the volume. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set groups = {
     'levels': {
         'variables': ['close_price', 'log_volume', 'position'],
@@ -25,6 +26,8 @@ bars as (
         bars_in_run
 
     from {{ ref('int_alpha158_bars') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -73,3 +76,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,6 +1,7 @@
 {# Alpha158 of the 20 % and 80 % quantiles of the close. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set levels = ['2e-1', '8e-1'] %}
 
 with
@@ -18,6 +19,8 @@ bars as (
         run_opened_at
 
     from {{ ref('int_alpha158_bars') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -56,3 +59,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

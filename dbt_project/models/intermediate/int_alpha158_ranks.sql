@@ -1,6 +1,7 @@
 {# Alpha158 of the close against each close before it: ratio and rank. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
@@ -17,6 +18,8 @@ bars as (
         bars_in_run
 
     from {{ ref('int_alpha158_bars') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -90,3 +93,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,6 +1,7 @@
 {# Alpha158 of the volume: level, dispersion, the return weighted with it, and its change against that of the close. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set groups = {
     'volumes': {'variables': ['volume'], 'products': []},
     'returns': {'variables': ['weighted_return'], 'products': []},
@@ -28,6 +29,8 @@ bars as (
         bars_in_run
 
     from {{ ref('int_alpha158_bars') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -57,3 +60,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# Recursive averages (exponential, Wilder's) of bars, each from the averages over a quarter of its bars. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 {# Weight of the newest bar, and bars after which the rest weighs less than 1e-11. #}
 {% set averages = {
     'close_ema_12': {'input': 'close_price', 'weight': 2 / 13, 'bars': 256},
@@ -35,6 +38,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -120,3 +124,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -75,7 +75,7 @@ final as (
         close_ema_20 - 2 * high_low_close_atr_10 as keltner_20_lower,
         high_low_close_cci_14,
         high_low_close_volume_mfi_14,
-        close_volume_obv,
+        cast(close_volume_obv as {{ type_float64() }}) as close_volume_obv,
         close_volume_obv_rel,
         vwap_session,
         {{ if_full(96, 'volume_profile_poc_96') }} as volume_profile_poc_96,

@@ -1,5 +1,8 @@
 {# Log returns of bars and the variance that each bar's range tells of. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 bars as (
@@ -19,6 +22,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -45,3 +49,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# Volume figures that run on: the volume-weighted price of the UTC day and on-balance volume. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 bars as (
@@ -15,11 +18,39 @@ bars as (
         (high_price + low_price + close_price) / 3 * volume as traded_value,
         bars_in_run,
         cast(opened_at as date) as session_on,
-        cast(extract(hour from opened_at) * 60 + extract(minute from opened_at) as integer) as minute_of_day
+        cast(extract(hour from opened_at) * 60 + extract(minute from opened_at) as integer) as minute_of_day,
+        {{ exact_amount('0') }} as carried_obv
 
     from {{ ref('int_bars') }}
 
     where not is_gap
+
+    {% if is_incremental() -%}
+        and opened_at >= {{ changed }}
+
+        union all
+
+        {# The last bar that stays: its on-balance volume goes on. #}
+        select
+            exchange,
+            market,
+            symbol,
+            interval_minutes,
+            max(opened_at) as opened_at,
+            max_by(close_price, opened_at) as close_price,
+            0 as volume,
+            0 as traded_value,
+            0 as bars_in_run,
+            cast(null as date) as session_on,
+            cast(null as integer) as minute_of_day,
+            max_by(close_volume_obv, opened_at) as carried_obv
+
+        from {{ this }}
+
+        where opened_at < {{ changed }}
+
+        group by exchange, market, symbol, interval_minutes
+    {%- endif %}
 
 ),
 
@@ -41,7 +72,7 @@ totals as (
         *,
         sum({{ exact_product('traded_value') }}) over in_session as session_value,
         sum({{ exact_product('volume') }}) over in_session as session_volume,
-        sum({{ exact_amount('signed_volume') }}) over since_start as close_volume_obv
+        sum(carried_obv + {{ exact_amount('signed_volume') }}) over since_start as close_volume_obv
 
     from directions
 
@@ -67,7 +98,8 @@ final as (
         symbol,
         interval_minutes,
         opened_at,
-        cast(close_volume_obv as {{ type_float64() }}) as close_volume_obv,
+        close_price,
+        close_volume_obv,
         case
             when bars_in_run > minute_of_day / interval_minutes and session_volume > 0
                 then cast(session_value as {{ type_float64() }}) / cast(session_volume as {{ type_float64() }})
@@ -78,3 +110,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

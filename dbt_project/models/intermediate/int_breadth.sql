@@ -1,5 +1,8 @@
 {# How many symbols of a market rose in a bar. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 bars as (
@@ -15,6 +18,7 @@ bars as (
     from {{ ref('int_reference_bars') }}
 
     where return_1 is not null
+        {% if is_incremental() %} and opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -36,3 +40,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,7 @@
 {# Funding rates with their change, their mean over 24 hours and their regime; of each, when it could be known. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set interval_minutes = var('funding_interval_minutes') %}
 {% set windows = {
     'change': 2,
@@ -21,6 +23,10 @@ fundings as (
         available_at
 
     from {{ ref('stg_funding') }}
+
+    {% if is_incremental() -%}
+        where funded_at >= {{ add_minutes(changed, -(model.config.meta.lookback_minutes | int)) }}
+    {%- endif %}
 
 ),
 
@@ -53,16 +59,16 @@ final as (
         funded_at,
         funding_rate,
         case when is_change_full then change end as funding_rate_change,
-        change_available_at as funding_rate_change_available_at,
+        case when is_change_full then change_available_at end as funding_rate_change_available_at,
         case when is_ma_24h_full then ma_24h end as funding_rate_ma_24h,
-        ma_24h_available_at as funding_rate_ma_24h_available_at,
+        case when is_ma_24h_full then ma_24h_available_at end as funding_rate_ma_24h_available_at,
         case
             when not coalesce(is_regime_full, false) then null
             when 100 * below_count >= {{ windows.regime * var('funding_regime_percentiles')[1] }} then 1
             when 100 * not_above_count < {{ windows.regime * var('funding_regime_percentiles')[0] }} then -1
             else 0
         end as funding_regime,
-        regime_available_at as funding_regime_available_at,
+        case when is_regime_full then regime_available_at end as funding_regime_available_at,
         available_at
 
     from windows
@@ -70,3 +76,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where funded_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# The variance of the next log return by GARCH(1,1), with the parameters that were known at each bar. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 returns as (
@@ -15,6 +18,8 @@ returns as (
         log_return
 
     from {{ ref('int_bar_returns') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -113,3 +118,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

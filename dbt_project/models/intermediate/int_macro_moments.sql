@@ -1,5 +1,8 @@
 {# What was known of indices and commodities whenever a bar became available. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 series_names as (
@@ -15,6 +18,7 @@ bar_moments as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and available_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -29,6 +33,22 @@ moments as (
 
 ),
 
+macro_bars as (
+
+    select
+        series,
+        closed_at,
+        close_value,
+        available_at
+
+    from {{ ref('stg_macro_bars') }}
+
+    {% if is_incremental() -%}
+        where closed_at >= {{ add_minutes(changed, -60 - var('staleness_minutes').macro_bars) }}
+    {%- endif %}
+
+),
+
 readings as (
 
     select
@@ -39,8 +59,8 @@ readings as (
         earlier.available_at as earlier_available_at,
         latest.available_at
 
-    from {{ ref('stg_macro_bars') }} as latest
-    left join {{ ref('stg_macro_bars') }} as earlier
+    from macro_bars as latest
+    left join macro_bars as earlier
         on latest.series = earlier.series
         and latest.closed_at = {{ add_minutes('earlier.closed_at', 60) }}
 
@@ -83,3 +103,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where available_at >= {{ changed }} {% endif %}

@@ -1,5 +1,7 @@
 {# How many headlines of the last hour and day were known, and the sum of their scores, from one change to the next. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set windows = {'1h': 60, '24h': 1440} %}
 {% set columns = ['headline_count', 'scored_count', 'score_sum'] %}
 
@@ -57,6 +59,17 @@ items as (
 
 ),
 
+{# The others had left all windows before. #}
+lasting as (
+
+    select * from items
+
+    {% if is_incremental() -%}
+        where greatest(available_at, {{ add_minutes('published_at', windows.values() | max) }}) >= {{ changed }}
+    {%- endif %}
+
+),
+
 changes as (
 
     {% for name, minutes in windows.items() -%}
@@ -73,7 +86,7 @@ changes as (
                         {{- ',' if not (loop.last and last_other) }}
                     {% endfor -%}
                 {% endfor %}
-            from items
+            from lasting
 
             {{ 'union all' if not (loop.last and last_window) }}
 
@@ -117,3 +130,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where changed_at >= {{ changed }} {% endif %}

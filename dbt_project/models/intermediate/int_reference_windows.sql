@@ -1,6 +1,7 @@
 {# Sums of returns, of the reference's returns and of their products over 60 and 288 bars, each from sums over fewer. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set sums = ['own', 'reference', 'own_square', 'reference_square', 'product'] %}
 
 with
@@ -8,6 +9,8 @@ with
 bars as (
 
     select * from {{ ref('int_reference_bars') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -76,3 +79,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# Autocorrelation and partial autocorrelation of the last 100 log returns. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 covariances as (
@@ -20,6 +23,8 @@ covariances as (
             {{- ',' if not loop.last }}
         {% endfor %}
     from {{ ref('int_return_products') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -85,3 +90,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

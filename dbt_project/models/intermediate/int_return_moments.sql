@@ -1,5 +1,7 @@
 {# Moments of log returns and volatilities over windows, from sums of powers over shorter windows. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set powers = ['return', 'square', 'cube', 'fourth', 'size'] %}
 {% set variances = ['parkinson', 'garman_klass'] %}
 {% set layers = [
@@ -29,6 +31,8 @@ over_1 as (
         garman_klass_variance as garman_klass_total_1
 
     from {{ ref('int_bar_returns') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -114,3 +118,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

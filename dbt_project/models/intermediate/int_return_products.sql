@@ -1,7 +1,7 @@
 {# Sums of products of the last 100 log returns with those some bars before. #}
 
-{{ config(materialized='view') }}
-
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set columns = ['log_return', 'square'] %}
 {% for number in range(1, 11) %}{% do columns.append('product_' ~ number) %}{% endfor %}
 
@@ -19,6 +19,8 @@ returns as (
         log_return
 
     from {{ ref('int_bar_returns') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -80,15 +82,16 @@ final as (
         opened_at,
         bars_in_run,
         {% for column in ['log_return', 'square'] -%}
-            {{ repeated_sum(column, 1, 10) }} + {{ earlier(column ~ '_total', 10) }} as {{ column }}_total_100,
+            {{ if_full(101, repeated_sum(column, 1, 10) ~ ' + ' ~ earlier(column ~ '_total', 10)) }}
+                as {{ column }}_total_100,
         {% endfor -%}
         {% for number in range(1, 10) -%}
-            {{ repeated_sum('product_' ~ number, 1, 10 - number) }}
-            + {{ earlier('product_' ~ number ~ '_total', 10 - number) }} as product_total_{{ number }},
+            {{ if_full(101, repeated_sum('product_' ~ number, 1, 10 - number)
+                ~ ' + ' ~ earlier('product_' ~ number ~ '_total', 10 - number)) }} as product_total_{{ number }},
         {% endfor -%}
-        product_10_total as product_total_10,
+        {{ if_full(101, 'product_10_total') }} as product_total_10,
         {% for number in range(10) -%}
-            {{ earlier('log_return', number) }} + {{ earlier('log_return', 99 - number) }}
+            {{ if_full(101, earlier('log_return', number) ~ ' + ' ~ earlier('log_return', 99 - number)) }}
                 as outer_returns_{{ number }}{{ ',' if not loop.last }}
         {% endfor %}
     from over_90
@@ -96,3 +99,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

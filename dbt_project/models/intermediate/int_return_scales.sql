@@ -1,5 +1,7 @@
 {# The Hurst exponent of the last 256 log returns by aggregated variance. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set scales = [1, 2, 4, 8, 16, 32] %}
 
 with
@@ -16,6 +18,8 @@ over_1 as (
         log_return as total
 
     from {{ ref('int_bar_returns') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -95,3 +99,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,7 @@
 {# The price bucket with most volume in a window: volume enters a bucket with its bar and leaves it a window later. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set window_bars = 96 %}
 {% set bucket_width = '(' ~ var('volume_profile_bucket_bps') ~ ' * 1e-4 * sqrt(interval_minutes))' %}
 
@@ -21,6 +23,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -118,3 +121,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

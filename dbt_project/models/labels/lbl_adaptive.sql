@@ -1,5 +1,7 @@
 {# Which barrier the next bars pass first, where the barriers widen and narrow with volatility. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 {% set tolerance = var('label_tolerance') %}
 {% set upper_opposite, lower_opposite = ('opposite_upper_passage', 'opposite_lower_passage') if tolerance is not none
@@ -25,6 +27,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -39,6 +42,8 @@ targets as (
         adaptive_target
 
     from {{ ref('int_adaptive_targets') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -91,3 +96,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

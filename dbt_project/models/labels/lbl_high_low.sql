@@ -1,5 +1,7 @@
 {# Which barrier the next bars pass first: a threshold above the close or one below. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set barriers = var('high_low_barriers') %}
 {% set horizons = barriers | map('last') | unique | sort %}
 {% set tolerance = var('label_tolerance') %}
@@ -24,6 +26,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -91,3 +94,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

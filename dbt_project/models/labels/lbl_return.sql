@@ -1,5 +1,7 @@
 {# Returns over the next bars: from the close of the row's bar to the close of the bar `horizon` bars later. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 
 with
@@ -20,6 +22,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -63,3 +66,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

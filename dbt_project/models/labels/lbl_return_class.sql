@@ -1,5 +1,7 @@
 {# Returns over the next bars by size and class, and whether all horizons agree in sign. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 
 with
@@ -19,6 +21,8 @@ returns as (
             return_{{ horizon }}_end_at{{ ',' if not loop.last }}
         {% endfor %}
     from {{ ref('lbl_return') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -56,3 +60,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

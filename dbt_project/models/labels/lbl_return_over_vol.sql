@@ -1,5 +1,7 @@
 {# Returns over the next bars in standard deviations of the last 20 returns. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 
 with
@@ -19,6 +21,8 @@ returns as (
         {% endfor %}
     from {{ ref('lbl_return') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 volatilities as (
@@ -32,6 +36,8 @@ volatilities as (
         volatility_20
 
     from {{ ref('int_volatility') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -67,3 +73,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

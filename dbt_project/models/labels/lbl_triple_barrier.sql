@@ -1,5 +1,7 @@
 {# Which of two barriers, some deviations of the last returns from the close, the next bars pass first, and when. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 {% set tie = {'true': 1, 'false': -1, 'null': 'null'}[var('label_tie')] %}
 
@@ -23,6 +25,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -37,6 +40,8 @@ volatilities as (
         volatility_20
 
     from {{ ref('int_volatility') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -101,3 +106,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
