@@ -75,7 +75,6 @@ def train(connection: duckdb.DuckDBPyConnection) -> str:
             "early_stop": False,
         },
         "label_end_column": "label_end_at",
-        "stage": "active",
         "seed": 1,
     }
     done = connection.execute(

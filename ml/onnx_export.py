@@ -1,100 +1,153 @@
-"""LightGBM models exported as ONNX with the same decisions."""
+"""Fitted models exported as ONNX with the same decisions."""
 
-import re
+from collections.abc import Mapping
+from typing import Any
 
-import lightgbm
 import numpy as np
-import numpy.typing as npt
-from onnxmltools.convert import convert_lightgbm
-from onnxmltools.convert.common.data_types import FloatTensorType
+import onnx
+from onnx import TensorProto, numpy_helper
 
-from ml.onnx_model import INPUT
+from ml.onnx_model import INPUT, assemble
+from ml.trainers import Dense, Task
+from ml.transform import MATRIX, Graph, Transform
+from ml.trees import Trees
 
-# What BigQuery ML imports (ONNX Runtime 1.12): opset ≤ 17, ai.onnx.ml ≤ 3, IR ≤ 8, 450 MB.
+# What BigQuery ML imports: ONNX Runtime 1.12, tensors only.
 OPSET_LIMITS = {"": 17, "ai.onnx.ml": 3}
 IR_LIMIT = 8
 SIZE_LIMIT = 450_000_000
-
-# LightGBM takes values this near to zero for zero.
-ZERO_THRESHOLD = np.float32(1e-35)
-
-DECISION_DEFAULT_LEFT = 2
-DECISION_MISSING_IS_NAN = 8
 
 
 class ExportError(RuntimeError):
     """The ONNX form of a model would not decide as the model does, or could not be imported."""
 
 
-def export(booster: lightgbm.Booster) -> bytes:
-    """Return a binary classifier as ONNX with one float32 tensor in and named tensors out.
+def export(
+    body: Trees | Dense,
+    task: Task,
+    *,
+    features: int,
+    labels: str = "",
+    transform: Transform | None = None,
+) -> bytes:
+    """Return a model as ONNX with one float32 tensor in and named tensors out.
 
-    The input ``features`` has shape (n, k), NaN where missing; the outputs are ``label`` (n,)
-    and ``probabilities`` (n, 2), of false and of true. On float32 values every decision is
-    LightGBM's own.
+    The input ``features`` has shape (n, k), NaN where missing. A classifier gives ``label`` (n,)
+    and ``probabilities`` (n, classes), a regression ``prediction`` (n,), in double precision:
+    float32 values are compared exactly, and scores are summed as `trees.with_exact_sums` says.
+
+    Parameters
+    ----------
+    body : Trees or Dense
+        What turns the matrix into scores.
+    task : Task
+        What was learned.
+    features : int
+        Number of features.
+    labels : str
+        DuckDB's type of the label: text gives text, other classes whole numbers.
+    transform : Transform or None
+        What turns features into the matrix.
 
     Raises
     ------
     ExportError
         If the result is beyond what BigQuery ML imports.
     """
-    text = re.sub(
-        r"^threshold=(.*)\ndecision_type=(.*)$",
-        _float32_decisions,
-        booster.model_to_string(num_iteration=booster.best_iteration),
-        flags=re.MULTILINE,
-    )
-    # The sizes in bytes no longer hold; without them LightGBM reads the trees one by one.
-    text = re.sub(r"^tree_sizes=.*\n", "", text, flags=re.MULTILINE)
-    model = convert_lightgbm(
-        lightgbm.Booster(model_str=text),
-        name="tapehouse",
-        initial_types=[(INPUT, FloatTensorType([None, booster.num_feature()]))],
-        target_opset=15,
-        zipmap=False,
-    )
-    # The converter keeps them in a set, whose order changes from process to process.
-    model.opset_import.sort(key=lambda entry: entry.domain)
+    graph = Graph()
+    matrix = INPUT
+    if transform is not None:
+        before = onnx.load_from_string(transform.onnx).graph
+        graph.nodes += before.node
+        graph.constants += before.initializer
+        matrix = MATRIX
+    wide = graph.node("Cast", matrix, to=TensorProto.DOUBLE)
+    scores = _trees(graph, wide, body) if isinstance(body, Trees) else _dense(graph, wide, body)
+    outputs = _head(graph, scores, task, labels)
+    model = assemble(graph.nodes, graph.constants, inputs=features, outputs=outputs)
+    exported: bytes = model.SerializeToString(deterministic=True)
+    check_limits(model, len(exported))
+    return exported
+
+
+def check_limits(model: Any, size: int) -> None:
+    """Hold a model against what BigQuery ML imports.
+
+    Raises
+    ------
+    ExportError
+        If it is beyond.
+    """
     opsets = {entry.domain: entry.version for entry in model.opset_import}
-    beyond = {name: opset for name, opset in opsets.items() if opset > OPSET_LIMITS.get(name, 0)}
-    onnx: bytes = model.SerializeToString(deterministic=True)
-    if beyond or model.ir_version > IR_LIMIT or len(onnx) > SIZE_LIMIT:
-        raise ExportError(
-            f"the model has opsets {opsets}, IR {model.ir_version} and {len(onnx):,} bytes; "
-            f"BigQuery ML imports at most {OPSET_LIMITS}, IR {IR_LIMIT} and {SIZE_LIMIT:,} bytes"
-        )
-    return onnx
-
-
-def thresholds(booster: lightgbm.Booster) -> npt.NDArray[np.float32]:
-    """Return the distinct float32 thresholds of a booster, ascending."""
-    lines = re.findall(r"^threshold=(.*)$", booster.model_to_string(), flags=re.MULTILINE)
-    return np.unique(
-        _round_down(np.array([float(word) for line in lines for word in line.split()]))
-    )
-
-
-def _round_down(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    nearest = values.astype(np.float32)
-    return np.where(
-        (nearest > values) | (nearest == -ZERO_THRESHOLD),
-        np.nextafter(nearest, np.float32(-np.inf)),
-        nearest,
-    )
-
-
-def _float32_decisions(match: re.Match[str]) -> str:
-    thresholds = _round_down(np.array([float(word) for word in match[1].split()]))
-    decisions = [
-        decision if decision >> 2 else _nan_as_zero(threshold)
-        for decision, threshold in zip(map(int, match[2].split()), thresholds, strict=True)
+    beyond = any(opset > OPSET_LIMITS.get(domain, 0) for domain, opset in opsets.items())
+    others = [
+        entry.name
+        for entry in (*model.graph.input, *model.graph.output)
+        if not entry.type.HasField("tensor_type")
     ]
-    return (
-        f"threshold={' '.join(repr(float(threshold)) for threshold in thresholds)}\n"
-        f"decision_type={' '.join(map(str, decisions))}"
+    if beyond or model.ir_version > IR_LIMIT or size > SIZE_LIMIT or others:
+        raise ExportError(
+            f"the model has opsets {opsets}, IR {model.ir_version}, {size:,} bytes and "
+            f"{', '.join(others) or 'nothing'} that is no tensor; BigQuery ML imports at most "
+            f"{OPSET_LIMITS}, IR {IR_LIMIT}, {SIZE_LIMIT:,} bytes and tensors only"
+        )
+
+
+def _trees(graph: Graph, matrix: str, trees: Trees) -> str:
+    leaf = trees.is_leaf
+    scores = graph.node(
+        "TreeEnsembleRegressor",
+        matrix,
+        domain="ai.onnx.ml",
+        n_targets=len(trees.base),
+        nodes_treeids=trees.tree.tolist(),
+        nodes_nodeids=trees.node.tolist(),
+        nodes_featureids=np.maximum(trees.feature, 0).tolist(),
+        nodes_modes=np.where(leaf, "LEAF", "BRANCH_LEQ").tolist(),
+        nodes_values_as_tensor=numpy_helper.from_array(trees.threshold.astype(np.float64)),
+        nodes_truenodeids=trees.true_node.tolist(),
+        nodes_falsenodeids=trees.false_node.tolist(),
+        nodes_missing_value_tracks_true=trees.is_missing_true.astype(np.int64).tolist(),
+        target_treeids=trees.tree[leaf].tolist(),
+        target_nodeids=trees.node[leaf].tolist(),
+        target_ids=trees.output[leaf].tolist(),
+        target_weights_as_tensor=numpy_helper.from_array(trees.value[leaf]),
+        base_values_as_tensor=numpy_helper.from_array(trees.base),
     )
+    return graph.node("Cast", scores, to=TensorProto.DOUBLE)
 
 
-def _nan_as_zero(threshold: np.float32) -> int:
-    """Spell out what LightGBM does with NaN where training had none: it takes it for zero."""
-    return DECISION_MISSING_IS_NAN | (DECISION_DEFAULT_LEFT if threshold >= 0 else 0)
+def _dense(graph: Graph, matrix: str, network: Dense) -> str:
+    values = matrix
+    last = len(network.weights) - 1
+    for number, (weights, biases) in enumerate(zip(network.weights, network.biases, strict=True)):
+        values = graph.node("MatMul", values, graph.constant(weights))
+        values = graph.node("Add", values, graph.constant(np.asarray(biases)))
+        if number < last and network.activation != "Identity":
+            values = graph.node(network.activation, values)
+    return values
+
+
+def _head(
+    graph: Graph, scores: str, task: Task, labels: str
+) -> Mapping[str, tuple[int, int | None]]:
+    if task.kind == "regression":
+        flat = graph.constant(np.array([-1], dtype=np.int64))
+        graph.node("Reshape", scores, flat, output="prediction")
+        return {"prediction": (TensorProto.DOUBLE, None)}
+    if task.kind == "binary":
+        positive = graph.node("Sigmoid", scores)
+        negative = graph.node("Sub", graph.constant(np.ones((1, 1))), positive)
+        probabilities = graph.node("Concat", negative, positive, axis=1, output="probabilities")
+    else:
+        probabilities = graph.node("Softmax", scores, axis=1, output="probabilities")
+    is_text = labels == "VARCHAR"
+    numbers = range(2) if labels == "BOOLEAN" else task.classes
+    names = np.array(task.classes, dtype=object) if is_text else np.array([*map(int, numbers)])
+    # Of equal probabilities the first class is taken: exactly one half is false.
+    chosen = graph.node("ArgMax", probabilities, axis=1, keepdims=0)
+    graph.node("Gather", graph.constant(names), chosen, axis=0, output="label")
+    return {
+        "label": (TensorProto.STRING if is_text else TensorProto.INT64, None),
+        "probabilities": (TensorProto.DOUBLE, len(task.classes)),
+    }

@@ -1,12 +1,60 @@
-"""Models as ONNX: loaded and run, the same way inside DuckDB and in serving."""
+"""Models as ONNX: put together, loaded and run, the same way inside DuckDB and in serving."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 INPUT = "features"
+# What BigQuery ML imports (ONNX Runtime 1.12) is at most opset 17, ai.onnx.ml 3 and IR 8.
+OPSETS = {"": 15, "ai.onnx.ml": 3}
+IR_VERSION = 8
+
+
+def assemble(
+    nodes: Sequence[Any],
+    constants: Sequence[Any],
+    *,
+    inputs: int,
+    outputs: Mapping[str, tuple[int, int | None]],
+) -> Any:
+    """Return a model of one float32 tensor ``features`` of shape (n, inputs).
+
+    Parameters
+    ----------
+    nodes, constants : sequence
+        ONNX's protocol buffers.
+    inputs : int
+        Number of features.
+    outputs : Mapping
+        From an output's name to its element type and its number of columns, None of a vector.
+    """
+    # onnx takes long to import, and serving only loads and runs.
+    from onnx import TensorProto, helper
+
+    shapes: dict[str, list[str | int]] = {
+        name: ["rows"] if columns is None else ["rows", columns]
+        for name, (_, columns) in outputs.items()
+    }
+    graph = helper.make_graph(
+        list(nodes),
+        "tapehouse",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", inputs])],
+        [
+            helper.make_tensor_value_info(name, kind, shapes[name])
+            for name, (kind, _) in outputs.items()
+        ],
+        list(constants),
+    )
+    return helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(domain, opset) for domain, opset in OPSETS.items()],
+        ir_version=IR_VERSION,
+        producer_name="tapehouse",
+    )
 
 
 def load(path: Path) -> onnxruntime.InferenceSession:
@@ -23,10 +71,10 @@ def session(onnx: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
 
-def probabilities(
+def outputs(
     model: onnxruntime.InferenceSession, features: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """Return the probability that the label is true.
+    """Return what a model says of rows.
 
     Parameters
     ----------
@@ -38,8 +86,30 @@ def probabilities(
     Returns
     -------
     numpy.ndarray
+        float64: the probability of each class, shape (n, classes), or the value of a regression,
+        shape (n, 1).
+    """
+    name, columns = next(
+        (entry.name, entry.shape[1] if len(entry.shape) > 1 else 1)
+        for entry in model.get_outputs()
+        if entry.name != "label"
+    )
+    if not len(features):
+        return np.empty((0, columns))
+    found = np.asarray(model.run([name], {INPUT: features})[0], dtype=np.float64)
+    return found.reshape(len(features), -1)
+
+
+def probabilities(
+    model: onnxruntime.InferenceSession, features: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float64]:
+    """Return the probability that the label is true, or the value of a regression.
+
+    Parameters are those of `outputs`.
+
+    Returns
+    -------
+    numpy.ndarray
         Shape (n,), float64.
     """
-    if not len(features):
-        return np.empty(0)
-    return np.asarray(model.run(["probabilities"], {INPUT: features})[0][:, 1], dtype=np.float64)
+    return outputs(model, features)[:, -1]

@@ -28,7 +28,8 @@ class Plugin(BasePlugin):
     """Prepare the warehouse file, then lend dbt's connection a trainer and a predictor.
 
     ``tapehouse_train(model_name, sql, config)`` trains a model and says in JSON what it did.
-    ``tapehouse_predict(model_version, features)`` gives the probability that the label is true.
+    ``tapehouse_predict(model_version, features)`` gives the probability that the label is true,
+    or the value of a regression; ``tapehouse_probabilities`` that of each class, in their order.
     """
 
     def update_connection_config(
@@ -103,14 +104,28 @@ def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -
         from ml import onnx_model
 
         model = session(model_version[0].as_py())
-        matrix = _matrix(features)
-        return pyarrow.array(onnx_model.probabilities(model, matrix))
+        return pyarrow.array(onnx_model.probabilities(model, _matrix(features)))
+
+    def probabilities(model_version: pyarrow.Array, features: pyarrow.Array) -> pyarrow.Array:
+        from ml import onnx_model
+
+        model = session(model_version[0].as_py())
+        found = onnx_model.outputs(model, _matrix(features))
+        starts = pyarrow.array(np.arange(len(found) + 1, dtype=np.int32) * found.shape[1])
+        return pyarrow.ListArray.from_arrays(starts, pyarrow.array(found.reshape(-1)))
 
     connection.create_function(
         "tapehouse_train", train, ["varchar"] * 3, "varchar", side_effects=True
     )
     connection.create_function(
         "tapehouse_predict", predict, ["varchar", "float[]"], "double", type=PythonUDFType.ARROW
+    )
+    connection.create_function(
+        "tapehouse_probabilities",
+        probabilities,
+        ["varchar", "float[]"],
+        "double[]",
+        type=PythonUDFType.ARROW,
     )
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import duckdb
 
 SCHEMA = Path(__file__).with_name("registry.sql")
+MIGRATION = Path(__file__).with_name("registry_before_stages.sql")
 
 
 @dataclass(frozen=True)
 class Model:
-    """The active version of a model.
+    """The champion of a model.
 
     Parameters
     ----------
@@ -21,8 +22,11 @@ class Model:
         The model's name, that of its dbt node.
     version : str
         First 16 hexadecimal digits of `sha256`.
-    stage : {"active", "baseline"}
-        An active model is scored and traded; a baseline is only compared with.
+    role : {"signal", "member", "baseline"}
+        A signal's model is scored and traded; a member is predicted with, for ensembles; a
+        baseline is only compared with.
+    task : {"binary", "multiclass", "regression"}
+        Kind of label.
     features : tuple of str
         The columns of the input tensor, in order.
     label : str
@@ -35,7 +39,8 @@ class Model:
 
     name: str
     version: str
-    stage: str
+    role: str
+    task: str
     features: tuple[str, ...]
     label: str
     sha256: str
@@ -48,39 +53,42 @@ class ModelMissingError(RuntimeError):
 
 
 def create(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the registry's tables where they are missing."""
-    if not _exists(connection):
-        connection.execute(SCHEMA.read_text())
+    """Create the registry's tables where they are missing, and bring an older registry up."""
+    if _exists(connection, "stages"):
+        return
+    if _exists(connection, "models"):
+        connection.execute(MIGRATION.read_text())
+    connection.execute(SCHEMA.read_text())
 
 
 def active_models(
-    connection: duckdb.DuckDBPyConnection, *, stage: str | None = "active"
+    connection: duckdb.DuckDBPyConnection, *, role: str | None = "signal"
 ) -> list[Model]:
-    """Return the active version of each model, by name.
+    """Return the champion of each model, by name.
 
     Parameters
     ----------
     connection : duckdb.DuckDBPyConnection
         The warehouse.
-    stage : str or None
-        Only models of this stage; None is all.
+    role : str or None
+        Only models of this role; None is all.
 
     Returns
     -------
     list of Model
         Empty where nothing has been trained yet.
     """
-    if not _exists(connection):
+    if not _exists(connection, "stages"):
         return []
     rows = connection.execute(
-        "select model_name, model_version, stage, features, label, onnx_sha256, train_end_at, "
-        "validation_end_at from registry.active_models where stage = coalesce(?, stage) "
+        "select model_name, model_version, role, task, features, label, onnx_sha256, train_end_at, "
+        "validation_end_at from registry.active_models where role = coalesce(?, role) "
         "order by model_name",
-        [stage],
+        [role],
     ).fetchall()
     return [
-        Model(name, version, found, tuple(features), label, sha256, train_end, validation_end)
-        for name, version, found, features, label, sha256, train_end, validation_end in rows
+        Model(name, version, found, task, tuple(features), label, sha256, train_end, validation_end)
+        for name, version, found, task, features, label, sha256, train_end, validation_end in rows
     ]
 
 
@@ -129,11 +137,11 @@ def write_model_file(database: Path, onnx: bytes) -> Path:
     return path
 
 
-def _exists(connection: duckdb.DuckDBPyConnection) -> bool:
-    # The view comes last in registry.sql, so it vouches for the tables.
+def _exists(connection: duckdb.DuckDBPyConnection, table: str) -> bool:
     return bool(
         connection.execute(
-            "select 1 from duckdb_views() where database_name = current_database() "
-            "and schema_name = 'registry' and view_name = 'active_models'"
+            "select 1 from duckdb_tables() where database_name = current_database() "
+            "and schema_name = 'registry' and table_name = ?",
+            [table],
         ).fetchall()
     )

@@ -84,7 +84,12 @@ def write_dataset(
                         then 'validation' end
                 when ends_at <= start_at + length * 0.6 - interval 1 hour then 'train'
             end as split,
-            null::integer as fold
+            case
+                when return_5 is not null and closed_at >= start_at + length * 0.6
+                    then 1 + floor(
+                        5 * epoch(closed_at - start_at - length * 0.6) / (1 + epoch(length * 0.4))
+                    )::integer
+            end as fold
         from labelled, span
         where not is_gap
         """

@@ -16,6 +16,9 @@ from orchestration import ui
 
 __all__ = ["built", "exchange", "ingested", "market"]
 
+MODELS = [
+    f"ml_order_flow{variant}" for variant in ("", "_forest", "_linear", "_network", "_shuffled")
+]
 GRAPH = """
 import json
 from orchestration.definitions import defs
@@ -96,7 +99,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
         "parents": {"stg_klines": ["raw/klines"], "scored_bars": ["sig_order_flow"]},
         "schedules": {"hourly": ["5 1-23 * * *", "refresh"], "daily": ["5 0 * * *", "retrain"]},
         "checking": ["retrain"],
-        "trained": {"refresh": [], "retrain": ["ml_order_flow", "ml_order_flow_shuffled"]},
+        "trained": {"refresh": [], "retrain": MODELS},
     }
 
 

@@ -6,7 +6,12 @@
     input_label_cols=['is_up_5'],
     data_split_method='CUSTOM',
     data_split_col='split',
+    key_columns=['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'],
+    label_start_column='closed_at',
     label_end_column='label_end_at',
+    fold_column='fold',
+    walk_forward='expanding',
+    embargo_minutes=var('embargo_bars') * 5,
     max_iterations=200,
     learn_rate=0.05,
     max_tree_depth=4,
@@ -21,9 +26,7 @@ with
 
 dataset as (
 
-    select {{ all_except([
-        'exchange', 'market', 'symbol', 'interval_minutes', 'opened_at', 'closed_at', 'available_at', 'return_5', 'fold',
-    ]) }}
+    select {{ all_except(['available_at', 'return_5']) }}
     from {{ ref('ds_order_flow') }}
 
 )

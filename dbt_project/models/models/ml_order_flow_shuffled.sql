@@ -7,7 +7,7 @@
     data_split_method='CUSTOM',
     data_split_col='split',
     label_end_column='label_end_at',
-    stage='baseline',
+    role='baseline',
     max_iterations=200,
     learn_rate=0.05,
     max_tree_depth=4,

@@ -1,0 +1,32 @@
+{# The question of ml_order_flow, answered by a random forest. #}
+
+{{ config(
+    materialized='ml_model',
+    model_type='RANDOM_FOREST_CLASSIFIER',
+    input_label_cols=['is_up_5'],
+    data_split_method='CUSTOM',
+    data_split_col='split',
+    key_columns=['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'],
+    label_start_column='closed_at',
+    label_end_column='label_end_at',
+    fold_column='fold',
+    walk_forward='expanding',
+    role='member',
+    embargo_minutes=var('embargo_bars') * 5,
+    num_parallel_tree=50,
+    max_tree_depth=6,
+    min_tree_child_weight=50,
+    subsample=0.6,
+    colsample_bynode=0.3,
+) }}
+
+with
+
+dataset as (
+
+    select {{ all_except(['available_at', 'return_5']) }}
+    from {{ ref('ds_order_flow') }}
+
+)
+
+select * from dataset

@@ -1,0 +1,28 @@
+{# The question of ml_order_flow, answered by a logistic regression. #}
+
+{{ config(
+    materialized='ml_model',
+    model_type='LOGISTIC_REG',
+    input_label_cols=['is_up_5'],
+    data_split_method='CUSTOM',
+    data_split_col='split',
+    key_columns=['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'],
+    label_start_column='closed_at',
+    label_end_column='label_end_at',
+    fold_column='fold',
+    walk_forward='expanding',
+    role='member',
+    embargo_minutes=var('embargo_bars') * 5,
+    l2_reg=100,
+) }}
+
+with
+
+dataset as (
+
+    select {{ all_except(['available_at', 'return_5']) }}
+    from {{ ref('ds_order_flow') }}
+
+)
+
+select * from dataset

@@ -1,0 +1,33 @@
+{# The question of ml_order_flow, answered by a small network. #}
+
+{{ config(
+    materialized='ml_model',
+    model_type='DNN_CLASSIFIER',
+    input_label_cols=['is_up_5'],
+    data_split_method='CUSTOM',
+    data_split_col='split',
+    key_columns=['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'],
+    label_start_column='closed_at',
+    label_end_column='label_end_at',
+    fold_column='fold',
+    walk_forward='expanding',
+    role='member',
+    embargo_minutes=var('embargo_bars') * 5,
+    hidden_units=[16],
+    learn_rate=0.001,
+    batch_size=256,
+    l2_reg=0.01,
+    max_iterations=10,
+    min_rel_progress=0,
+) }}
+
+with
+
+dataset as (
+
+    select {{ all_except(['available_at', 'return_5']) }}
+    from {{ ref('ds_order_flow') }}
+
+)
+
+select * from dataset

@@ -1,0 +1,301 @@
+"""What a training query gives: described in the warehouse, fetched as matrices."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow
+
+from ml.options import OptionError, Options
+from ml.settings import Settings
+from ml.trainers import Float32, Float64, Task, TrainingError
+
+NUMBERS = {
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "FLOAT", "DOUBLE"),
+}
+NUMERIC = NUMBERS | {"BOOLEAN"}
+MOST_CLASSES = 1000
+BATCH_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the training query gives, apart from its rows.
+
+    Parameters
+    ----------
+    relation : str
+        The labelled rows: features as float32, ``label_value`` (the number of the class, from 0,
+        or the value), ``split_``, ``fold_``, ``label_start_at``, ``label_end_at``, ``series_``,
+        ``row_hash_`` and the key columns.
+    features : tuple of str
+        Feature columns in order.
+    task : Task
+        What is learned.
+    label_type : str
+        DuckDB's type of the label.
+    keys : tuple of str
+        Columns that name a row.
+    rows : Mapping
+        Number of rows of 'train' and 'validation'.
+    end_at : Mapping
+        When the last label of each part was decided, naive UTC; None where not known.
+    hash : str
+        Hash of all rows, independent of their order.
+    """
+
+    relation: str
+    features: tuple[str, ...]
+    task: Task
+    label_type: str
+    keys: tuple[str, ...]
+    rows: Mapping[str, int]
+    end_at: Mapping[str, datetime | None]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a query, in the order of a hash: equal rows give equal bytes however they lay.
+
+    Parameters
+    ----------
+    features : numpy.ndarray
+        Shape (n, k), float32, each column contiguous; NaN where missing.
+    labels : numpy.ndarray
+        Shape (n,), float64.
+    start, end : numpy.ndarray
+        Shape (n,): microseconds between which the label was decided; 0 where not known.
+    series : numpy.ndarray
+        Shape (n,): rows of the same number are one series.
+    keys : pyarrow.Table
+        The key columns.
+    """
+
+    features: Float32
+    labels: Float64
+    start: npt.NDArray[np.int64]
+    end: npt.NDArray[np.int64]
+    series: npt.NDArray[np.int64]
+    keys: pyarrow.Table
+
+
+def describe(
+    connection: duckdb.DuckDBPyConnection, name: str, sql: str, parsed: Options, settings: Settings
+) -> Data:
+    """Check a training query and describe what it gives.
+
+    Raises
+    ------
+    TrainingError
+        If a column is absent or no number, a part is empty, or the label does not fit the type.
+    OptionError
+        If the model learns from more classes than `MOST_CLASSES`.
+    """
+    described = connection.execute(f"describe ({sql})").fetchall()
+    types: dict[str, str] = {row[0]: row[1] for row in described}
+    label, split = parsed.label, parsed.split_column
+    special = [label, split, *settings.columns]
+    absent = [column for column in special if column not in types]
+    if absent:
+        raise TrainingError(
+            f"the query of {name} has no column {', '.join(absent)}; it has {', '.join(types)}"
+        )
+    features = tuple(column for column in types if column not in special)
+    wrong = [f"{column} ({types[column]})" for column in features if not _is_number(types[column])]
+    if wrong or not features:
+        raise TrainingError(
+            f"features of {name} must be numbers, found {', '.join(wrong) or 'none'}: "
+            "cast them in the model, name them in key_columns, or leave them out of its select list"
+        )
+    rows = f"({sql})"
+    text = _label_text(connection, name, rows, label, types[label], parsed)
+    task = _task(connection, name, f"{rows} where {quote(split)} = 'train'", label, text, parsed)
+    if task.kind == "regression":
+        value = f"{quote(label)}::double"
+    else:
+        named = ", ".join(_literal(name) for name in task.classes)
+        value = f"(list_position([{named}], {text}) - 1)::double"
+    relation = _relation(sql, types, features, settings, label=label, split=split, value=value)
+    parts = connection.execute(
+        f"select split_, count(*), max(label_end_at), sum(hash(rows_)::hugeint)::varchar, "
+        f"count(*) - count(label_value) from {relation} as rows_ group by all order by all"
+    ).fetchall()
+    found = {part: count for part, count, *_ in parts}
+    for part in ("train", "validation"):
+        if part not in found:
+            raise TrainingError(
+                f"the query of {name} has no labelled row with {split} = '{part}': "
+                "ingest more history, or change the dataset's shares"
+            )
+    unseen = sum(missing for *_, missing in parts)
+    if unseen:
+        raise TrainingError(
+            f"{unseen:,} rows of {name} have a {label} that the training part lacks; "
+            f"its classes are {', '.join(task.classes)}"
+        )
+    return Data(
+        relation=relation,
+        features=features,
+        task=task,
+        label_type=types[label],
+        keys=settings.key_columns,
+        rows=found,
+        end_at={part: end_at for part, _, end_at, *_ in parts},
+        hash=hashlib.sha256(
+            repr([(part, digest) for part, _, _, digest, _ in parts]).encode()
+        ).hexdigest(),
+    )
+
+
+def _is_number(kind: str) -> bool:
+    return kind in NUMERIC or kind.startswith("DECIMAL")
+
+
+def _label_text(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    rows: str,
+    label: str,
+    kind: str,
+    parsed: Options,
+) -> str:
+    if not parsed.is_classifier:
+        if not _is_number(kind) or kind == "BOOLEAN":
+            raise TrainingError(
+                f"label {label} of {name} is {kind}; {parsed.model_type} learns numbers"
+            )
+        return f"{quote(label)}::varchar"
+    if kind in ("BOOLEAN", "VARCHAR") or kind.startswith("ENUM"):
+        return f"{quote(label)}::varchar"
+    if not _is_number(kind):
+        raise TrainingError(
+            f"label {label} of {name} is {kind}; classes are boolean, text or whole numbers"
+        )
+    broken = connection.execute(
+        f"select {quote(label)} from {rows} where {quote(label)} <> round({quote(label)}) limit 1"
+    ).fetchall()
+    if broken:
+        raise TrainingError(
+            f"label {label} of {name} is {kind} with values as {broken[0][0]}, no whole number: "
+            "a classifier learns classes, a regressor numbers"
+        )
+    return f"{quote(label)}::bigint::varchar"
+
+
+def _task(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    training: str,
+    label: str,
+    text: str,
+    parsed: Options,
+) -> Task:
+    if not parsed.is_classifier:
+        return Task("regression")
+    found = connection.execute(
+        f"select {text}, count(*) from {training} and {quote(label)} is not null "
+        f"group by {quote(label)} order by {quote(label)} limit {MOST_CLASSES + 1}"
+    ).fetchall()
+    if len(found) == 1:
+        raise TrainingError(
+            f"label {label} of {name} has one class in the {found[0][1]:,} training rows; "
+            "two are needed to learn from"
+        )
+    if len(found) > MOST_CLASSES:
+        raise OptionError(f"label {label} of {name} has more than {MOST_CLASSES:,} classes")
+    return Task("binary" if len(found) == 2 else "multiclass", tuple(name for name, _ in found))
+
+
+def _relation(
+    sql: str,
+    types: Mapping[str, str],
+    features: tuple[str, ...],
+    settings: Settings,
+    *,
+    label: str,
+    split: str,
+    value: str,
+) -> str:
+    def of(column: str | None, kind: str) -> str:
+        return f"{quote(column)}::{kind}" if column else f"null::{kind}"
+
+    series = [
+        column for column in settings.key_columns if not types[column].startswith("TIMESTAMP")
+    ]
+    learned = [
+        *(f"{quote(column)}::float" for column in features),
+        *(quote(label), quote(split), of(settings.label_end_column, "timestamp")),
+    ]
+    columns = [
+        *(f"{quote(column)}::float as {quote(column)}" for column in features),
+        # Of what is learned alone, so that the order does not hang on what else is selected.
+        f"hash(row({', '.join(learned)})) as row_hash_",
+        *(quote(column) for column in settings.key_columns),
+        f"{value} as label_value",
+        f"{quote(split)} as split_",
+        f"{of(settings.fold_column, 'integer')} as fold_",
+        f"{of(settings.label_start_column, 'timestamp')} as label_start_at",
+        f"{of(settings.label_end_column, 'timestamp')} as label_end_at",
+        f"hash({', '.join(map(quote, series)) or '0'}) as series_",
+    ]
+    is_known = f"{quote(label)} is not null"
+    if types[label] in ("FLOAT", "DOUBLE"):
+        is_known = f"isfinite({quote(label)})"
+    wanted = f"{quote(split)} in ('train', 'validation')"
+    if settings.fold_column:
+        wanted = f"({wanted} or {quote(settings.fold_column)} is not null)"
+    return f"(select {', '.join(columns)} from ({sql}) where {wanted} and {is_known})"
+
+
+def fetch(connection: duckdb.DuckDBPyConnection, data: Data, where: str) -> Rows:
+    """Return the rows of a condition, batch by batch into one matrix, nothing held twice."""
+    source = f"from {data.relation} as rows_ where {where}"
+    count = connection.execute(f"select count(*) {source}").fetchall()[0][0]
+    keys = [quote(column) for column in data.keys]
+    columns = [
+        *map(quote, data.features),
+        "label_value",
+        "row_hash_",
+        "coalesce(epoch_us(label_start_at), 0) as start_us_",
+        "coalesce(epoch_us(label_end_at), 0) as end_us_",
+        "series_",
+        *keys,
+    ]
+    features = np.empty((count, len(data.features)), dtype=np.float32, order="F")
+    others: list[pyarrow.RecordBatch] = []
+    filled = 0
+    reader = connection.sql(f"select {', '.join(columns)} {source}").to_arrow_reader(BATCH_ROWS)
+    for batch in reader:
+        rows = slice(filled, filled + batch.num_rows)
+        for position in range(len(data.features)):
+            features[rows, position] = batch.column(position).to_numpy(zero_copy_only=False)
+        filled += batch.num_rows
+        others.append(batch.select(batch.schema.names[len(data.features) :]))
+    table = pyarrow.Table.from_batches(others, schema=others[0].schema if others else None)
+    order = np.argsort(table["row_hash_"].to_numpy(), kind="stable")
+    for position in range(len(data.features)):
+        features[:, position] = features[order, position]
+    table = table.take(order)
+    return Rows(
+        features,
+        table["label_value"].to_numpy().astype(np.float64),
+        table["start_us_"].to_numpy(),
+        table["end_us_"].to_numpy(),
+        table["series_"].to_numpy().view(np.int64),
+        table.select(list(data.keys)),
+    )
+
+
+def quote(column: str) -> str:
+    """Return an identifier as SQL writes it."""
+    return '"' + column.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

@@ -1,0 +1,184 @@
+"""Search for hyper-parameters: every trial is judged on the validation part alone."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+
+from ml import metrics
+from ml.options import ENGINES, Options, Search, Space, defaults
+from ml.trainers import Fitted, Part, Task, TrainingError, trainer
+
+SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "VIZIER_DEFAULT": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    "RANDOM_SEARCH": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a model is trained with.
+
+    Parameters
+    ----------
+    model_type, engine : str
+        BigQuery ML's name of the type, and its trainer.
+    options : Mapping
+        Every training option.
+    """
+
+    model_type: str
+    engine: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of a search, as ML.TRIAL_INFO tells it.
+
+    Parameters
+    ----------
+    hyperparameters : Mapping
+        What was tried.
+    metrics : Mapping
+        On the validation part.
+    training_loss, eval_loss : float or None
+        Of the iteration kept; None of a failed trial.
+    error : str or None
+        Why it failed.
+    """
+
+    hyperparameters: Mapping[str, Any]
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    training_loss: float | None = None
+    eval_loss: float | None = None
+    error: str | None = None
+
+
+# Part of training and of validation as a model type takes them.
+PartsOf = Callable[[str], tuple[Part, Part]]
+
+
+def find(
+    task: Task, parsed: Options, parts_of: PartsOf, seed: int
+) -> tuple[Chosen, Fitted, list[Trial], int]:
+    """Return the best of all trials; without a search, the only one.
+
+    Parameters
+    ----------
+    task : Task
+        What is learned.
+    parsed : Options
+        With the search, or without.
+    parts_of : Callable
+        From the engine to the parts of training and validation.
+    seed : int
+        Of the sampler and of every trainer.
+
+    Returns
+    -------
+    tuple
+        What the best was trained with, the model, all trials in order, the index of the best.
+
+    Raises
+    ------
+    TrainingError
+        If no trial gave a model.
+    """
+    if parsed.search is None:
+        chosen = Chosen(parsed.model_type, parsed.engine, parsed.training)
+        fitted, trial = _try(task, chosen, parts_of, seed, {})
+        return chosen, fitted, [trial], 0
+
+    search = parsed.search
+    higher = metrics.IS_BETTER_HIGHER[search.objective]
+    # Whatever Optuna has to say, the registry says: it would print a line per trial.
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = _sampler(parsed.search, seed)
+    study = optuna.create_study(direction="maximize" if higher else "minimize", sampler=sampler)
+    trials: list[Trial] = []
+    best: tuple[float, int, Chosen, Fitted] | None = None
+    deadline = time.monotonic() + search.budget_s
+    while len(trials) < search.trials and time.monotonic() < deadline:
+        asked = study.ask()
+        chosen, tried = _suggest(parsed, search, asked)
+        try:
+            fitted, trial = _try(task, chosen, parts_of, seed, tried)
+        except (ValueError, ArithmeticError) as error:
+            trials.append(Trial(tried, error=str(error)))
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            continue
+        value = trial.metrics[search.objective.lower()]
+        trials.append(trial)
+        if value is None or not np.isfinite(value):
+            study.tell(asked, state=optuna.trial.TrialState.FAIL)
+            continue
+        study.tell(asked, value)
+        if best is None or (value > best[0] if higher else value < best[0]):
+            best = value, len(trials) - 1, chosen, fitted
+        if isinstance(sampler, optuna.samplers.GridSampler) and sampler.is_exhausted(study):
+            break
+    if best is None:
+        reasons = sorted({trial.error or "no finite metric" for trial in trials})
+        raise TrainingError(
+            f"none of {len(trials)} trials gave a model: {'; '.join(reasons) or 'no time'}"
+        )
+    return best[2], best[3], trials, best[1]
+
+
+def _sampler(search: Search, seed: int) -> optuna.samplers.BaseSampler:
+    if search.algorithm in SAMPLERS:
+        return SAMPLERS[search.algorithm](seed)
+    grid = {
+        _name(kind, name): list(range(len(space.candidates)))
+        for kind, spaces in search.spaces.items()
+        for name, space in spaces.items()
+    }
+    return optuna.samplers.GridSampler(grid, seed=seed)
+
+
+def _suggest(parsed: Options, search: Search, trial: optuna.Trial) -> tuple[Chosen, dict[str, Any]]:
+    kinds = list(search.spaces)
+    kind = kinds[0] if len(kinds) == 1 else trial.suggest_categorical("model_type", kinds)
+    tried = {
+        name: _value(trial, _name(kind, name), space) for name, space in search.spaces[kind].items()
+    }
+    if kind == parsed.model_type:
+        return Chosen(kind, parsed.engine, {**parsed.training, **tried}), tried
+    options = defaults(kind) | dict(AUTOML_OPTIONS.get(kind, {})) | tried
+    return Chosen(kind, ENGINES[kind][0], options), {"model_type": kind, **tried}
+
+
+# AUTOML's trials stop by the validation part, so they may go on for longer than the defaults.
+AUTOML_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "BOOSTED_TREE_CLASSIFIER": {"max_iterations": 300, "min_rel_progress": 0},
+    "BOOSTED_TREE_REGRESSOR": {"max_iterations": 300, "min_rel_progress": 0},
+    "DNN_CLASSIFIER": {"min_rel_progress": 0},
+    "DNN_REGRESSOR": {"min_rel_progress": 0},
+}
+
+
+def _name(kind: str, name: str) -> str:
+    return f"{kind}.{name}"
+
+
+def _value(trial: optuna.Trial, name: str, space: Space) -> Any:
+    if space.candidates:
+        # By position: Optuna stores candidates as text and lists are none of its kinds.
+        return space.candidates[trial.suggest_categorical(name, list(range(len(space.candidates))))]
+    if space.is_whole:
+        return trial.suggest_int(name, int(space.low), int(space.high), log=space.is_log)
+    return trial.suggest_float(name, space.low, space.high, log=space.is_log)
+
+
+def _try(
+    task: Task, chosen: Chosen, parts_of: PartsOf, seed: int, tried: Mapping[str, Any]
+) -> tuple[Fitted, Trial]:
+    training, validation = parts_of(chosen.engine)
+    fitted = trainer(chosen.engine).fit(task, training, validation, chosen.options, seed)
+    found = metrics.evaluate(task, validation.labels, fitted.predict(validation.matrix))
+    kept = fitted.rounds[fitted.best_round - 1]
+    return fitted, Trial(tried, found, kept.loss, kept.eval_loss)
