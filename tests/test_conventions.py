@@ -57,6 +57,14 @@ WITHOUT_SYMBOLS = {
 }
 
 
+KEY = {"exchange", "market", "symbol", "interval_minutes", "opened_at", "available_at"}
+#: Of trades and books, on their way.
+UNTESTED = {
+    *("feat_calendar", "feat_microstructure", "feat_orderflow"),
+    *("int_book_bars", "int_book_snapshots", "int_trade_bars", "int_trade_minutes"),
+}
+
+
 def python_files(root: Path, *folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
 
@@ -189,13 +197,12 @@ def test_features_labels_and_datasets_have_enforced_contracts(manifest: dict[str
 
 
 def test_every_feature_and_label_says_how_far_it_looks(manifest: dict[str, Any]) -> None:
-    key = {"exchange", "market", "symbol", "interval_minutes", "opened_at", "available_at"}
     wrong = [
         f"{node['name']}.{name}: {sorted(column['config']['meta'])}"
         for node in models(manifest)
         if layer(node) in {"features", "labels"}
         for name, column in node["columns"].items()
-        if name not in key
+        if name not in KEY
         and set(column["config"]["meta"]) - {"horizon_bars"}
         not in ({"window_bars"}, {"window_minutes"}, {"is_unbounded"})
     ]
@@ -213,6 +220,28 @@ def test_every_layer_of_logic_has_unit_tests_with_two_symbols(manifest: dict[str
         if layer(node) in {"features", "labels", "signals", "trading"}
         and node["name"] not in WITHOUT_SYMBOLS
         and len(tested.get(node["name"], set())) < 2
+    ]
+    assert wrong == []
+
+
+def expected_columns(test: dict[str, Any]) -> set[str]:
+    """Columns of which a unit test expects a value that is not NULL."""
+    rows = test["expect"]["rows"]
+    if isinstance(rows, str):
+        return {name for value, name in re.findall(r"(\S+) as (\w+)", rows) if value != "null"}
+    return {name for row in rows for name, value in row.items() if value is not None}
+
+
+def test_every_column_from_bars_to_labels_has_an_expected_value(manifest: dict[str, Any]) -> None:
+    tested: dict[str, set[str]] = {}
+    for test in manifest["unit_tests"].values():
+        tested.setdefault(test["model"], set()).update(expected_columns(test))
+    series = {*KEY, "closed_at", "bars_in_run", "series_key"}
+    wrong = [
+        f"{node['name']}.{name}"
+        for node in models(manifest)
+        if layer(node) in {"intermediate", "features", "labels"} and node["name"] not in UNTESTED
+        for name in sorted(set(node["columns"]) - series - tested.get(node["name"], set()))
     ]
     assert wrong == []
 
