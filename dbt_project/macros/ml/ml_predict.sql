@@ -147,7 +147,7 @@
 {% macro ml_trial_count(model) %}{{ return(adapter.dispatch('ml_trial_count', 'tapehouse')(model)) }}{% endmacro %}
 
 {% macro default__ml_trial_count(model) -%}
-    (select count(*) from registry.models where stage <> 'baseline')
+    (select count(*) from registry.models where role <> 'baseline')
 {%- endmacro %}
 
 {% macro bigquery__ml_trial_count(model) %}{{ ml_option(model, 'num_trials', 1) }}{% endmacro %}
