@@ -1,4 +1,4 @@
-"""The proof that no feature or label leaks, as Dagster asset checks."""
+"""The proof that no feature, label or dataset leaks, as Dagster asset checks."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,10 @@ NAME = "no_leak"
 
 
 def leak_checks(project: DbtProject) -> dg.AssetChecksDefinition:
-    """Return a check of each feature and label table, all made at once: `tapehouse check leaks`."""
+    """Return a check of each table that `tapehouse check leaks` checks, all made at once.
+
+    To Dagster the datasets of strategies are one asset, `ds_strategies`.
+    """
     keys = [
         dg.AssetCheckKey(dg.AssetKey(name), NAME)
         for name in checkable(json.loads(project.manifest_path.read_text()))
@@ -32,16 +35,18 @@ def leak_checks(project: DbtProject) -> dg.AssetChecksDefinition:
     )
     def check_leaks(settings: dg.ResourceParam[Settings]) -> Iterator[dg.AssetCheckResult]:
         proof = check(settings.database, timeout_s=settings.writer_timeout_s)
+        names = {key.asset_key.to_user_string() for key in keys}
         for key in keys:
             name = key.asset_key.to_user_string()
-            columns = sorted({leak.column for leak in proof.leaks if leak.model == name})
+            tables = {name} if name in proof.rows else proof.rows.keys() - names
+            columns = sorted({leak.column for leak in proof.leaks if leak.model in tables})
             yield dg.AssetCheckResult(
                 passed=not columns,
                 asset_key=key.asset_key,
                 check_name=NAME,
                 metadata={
                     "leaking_columns": columns,
-                    "rows_compared": proof.rows[name],
+                    "rows_compared": sum(proof.rows[table] for table in tables),
                     "cut_offs": [str(cut_off) for cut_off in proof.cut_offs],
                 },
             )

@@ -17,8 +17,9 @@ class Layers(DagsterDbtTranslator):
     """Groups models by the folder of their layer."""
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str:
-        """Return the first folder under `models/`."""
-        return str(dbt_resource_props["fqn"][1])
+        """Return the first folder under `models/`, `seeds` for a seed."""
+        is_model = dbt_resource_props["resource_type"] == "model"
+        return str(dbt_resource_props["fqn"][1]) if is_model else "seeds"
 
 
 def prepared_project(settings: Settings) -> DbtProject:
@@ -78,6 +79,6 @@ def _is_stale(manifest: Path, project: Path) -> bool:
     if not manifest.exists():
         return True
     files = [PROJECT_ROOT / "profiles.yml", *project.glob("*.yml")]
-    for folder in ("models", "macros", "tests", "analyses"):
+    for folder in ("models", "macros", "seeds", "tests", "analyses"):
         files += (project / folder).rglob("*.*")
     return max(file.stat().st_mtime for file in files) > manifest.stat().st_mtime

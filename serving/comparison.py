@@ -11,6 +11,7 @@ from serving.cut_offs import columns_of
 SERIES = "exchange, market, symbol, interval_minutes"
 KEY = f"{SERIES}, opened_at"
 WHOLE_ROW = "(row)"
+DATASET_TIMES = ("closed_at", "available_at")
 
 
 def create_differences(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, str]) -> None:
@@ -52,15 +53,9 @@ def compare(
     int
         The rows compared: those available by the cut-off.
     """
-    columns = [
-        column
-        for column in columns_of(connection, f"whole.{name}")
-        if column not in KEY.split(", ")
-    ]
-    ends = [column for column in columns if column.endswith("_end_at") and name.startswith("lbl_")]
-    rules = {column: _differs(column, ends) for column in columns}
+    rules = _rules(name, columns_of(connection, f"whole.{name}"))
     values = [
-        f'whole."{name}" as "whole_{name}", known."{name}" as "known_{name}"' for name in columns
+        f'whole."{name}" as "whole_{name}", known."{name}" as "known_{name}"' for name in rules
     ]
     at = {"cut_off": cut_off}
     connection.execute(
@@ -130,18 +125,43 @@ def _name(
     )
 
 
-def _differs(column: str, ends: Sequence[str]) -> str:
-    """Return the condition under which a column's two values show a leak."""
+def _rules(name: str, types: Mapping[str, str]) -> dict[str, str]:
+    """Return of each column to compare the condition under which its two values show a leak.
+
+    A label is decided at the end of its table that ends in the same number. The features of a
+    dataset are its 32-bit numbers; its label comes later, from a table of labels, and must not
+    change once it is there; its parts follow all the labels there are, and are left out.
+    """
+    columns = [column for column in types if column not in KEY.split(", ")]
+    if name.startswith("ds_"):
+        known = {*(column for column in columns if types[column] == "FLOAT"), *DATASET_TIMES}
+        return {
+            column: _differs(column) if column in known else _changes(column)
+            for column in columns
+            if column not in {"split", "fold"}
+        }
+    ends = [column for column in columns if column.endswith("_end_at") and name.startswith("lbl_")]
+    return {
+        column: _differs(column, [end for end in ends if _horizon(end) == _horizon(column)])
+        for column in columns
+    }
+
+
+def _differs(column: str, ends: Sequence[str] = ()) -> str:
     whole, known = f'"whole_{column}"', f'"known_{column}"'
-    own = [f'"whole_{end}"' for end in ends if _horizon(end) == _horizon(column)]
-    if not own:
+    if not ends:
         return f"{known} is distinct from {whole}"
-    end = f"least({', '.join(own)})"
+    end = "least({})".format(", ".join(f'"whole_{end}"' for end in ends))
     return (
         f"case when coalesce({end} > cut_off, true) then {known} is not null "
         f"when coalesce({end} < first_unknown_at, true) then {known} is distinct from {whole} "
-        f"else {known} is not null and {known} is distinct from {whole} end"
+        f"else {_changes(column)} end"
     )
+
+
+def _changes(column: str) -> str:
+    whole, known = f'"whole_{column}"', f'"known_{column}"'
+    return f"({known} is not null and {known} is distinct from {whole})"
 
 
 def _horizon(column: str) -> str | None:

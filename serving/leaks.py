@@ -1,4 +1,4 @@
-"""Proof that no feature or label depends on rows that had not arrived."""
+"""Proof that no feature, label or dataset depends on rows that had not arrived."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ from serving.comparison import SERIES, compare, create_differences
 from serving.cut_offs import default_cut_offs
 from serving.manifest import PROJECT, Lineage, Source, compiled, lineage
 
-LAYERS = ("features", "labels")
+LAYERS = ("features", "labels", "datasets")
 
 
 class UnknownModelError(ValueError):
-    """The project has no feature or label table of that name."""
+    """The project has no feature, label or dataset table of that name."""
 
 
 class NothingToCheckError(RuntimeError):
@@ -81,7 +81,7 @@ class Proof:
 
 
 def checkable(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the names of all feature and label tables of a project, sorted."""
+    """Return the names of all feature, label and dataset tables of a project, sorted."""
     return sorted(
         node["name"]
         for node in manifest["nodes"].values()
@@ -90,7 +90,7 @@ def checkable(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def compiled_tables(database: Path, *, project: Path = PROJECT) -> dict[str, Any]:
-    """Return the manifest of a project with all feature and label tables compiled.
+    """Return the manifest of a project with all feature, label and dataset tables compiled.
 
     Raises
     ------
@@ -123,7 +123,7 @@ def check(
     database : Path
         The warehouse file.
     models : iterable of str
-        Names of feature and label tables; all of the project if there are none.
+        Names of feature, label and dataset tables; all of the project if there are none.
     cut_offs : iterable of datetime
         Naive UTC; if there are none, they are chosen where leaks show: see `serving.cut_offs`.
     manifest : mapping, optional
@@ -136,7 +136,7 @@ def check(
     Raises
     ------
     UnknownModelError
-        If the project has no feature or label table of a given name.
+        If the project has no feature, label or dataset table of a given name.
     NothingToCheckError
         If the warehouse holds no bars.
     WarehouseMissingError, WarehouseBusyError
@@ -152,7 +152,7 @@ def check(
     names = sorted(set(models)) or known
     if unknown := sorted(set(names) - set(known)):
         raise UnknownModelError(
-            f"the project has no feature or label table {', '.join(unknown)}; "
+            f"the project has no feature, label or dataset table {', '.join(unknown)}; "
             f"it has {', '.join(known)}"
         )
     chain = _together([lineage(manifest, name) for name in names])

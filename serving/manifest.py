@@ -1,7 +1,9 @@
 """What dbt's manifest says: the SQL of a model's ancestors, in the order in which it runs."""
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,6 +12,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import duckdb
 
 from ingest.settings import PROJECT_ROOT
 
@@ -135,6 +139,8 @@ def compiled(
 ) -> dict[str, Any]:
     """Compile a selection of models as a full refresh.
 
+    Of the datasets of strategies, which dbt knows as one model, each becomes a node of its own.
+
     Parameters
     ----------
     database : Path
@@ -162,13 +168,51 @@ def compiled(
             *("--target", "duckdb", "--no-introspect", "--no-populate-cache", "--no-partial-parse"),
             *("--project-dir", str(project), "--profiles-dir", str(project.parent)),
             *("--target-path", str(target), "--log-path", str(target)),
+            *("--vars", json.dumps({"strategies": strategies(project)})),
         ]
         environment = os.environ | {"TAPEHOUSE_DATABASE": str(target / database.name)}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise CompilationError(f"dbt could not compile {project}:\n{done.stdout}{done.stderr}")
         manifest: dict[str, Any] = json.loads((target / "manifest.json").read_text())
+        _part_datasets(manifest)
         return manifest
+
+
+def strategies(project: Path = PROJECT) -> list[dict[str, str]]:
+    """Return the rows of a project's seed of strategies, none where it has no such seed."""
+    file = project / "seeds" / "strategies.csv"
+    if not file.exists():
+        return []
+    with file.open(newline="") as rows:
+        return list(csv.DictReader(rows))
+
+
+def _part_datasets(manifest: dict[str, Any]) -> None:
+    """Put in the place of `ds_strategies`, where it was compiled, the datasets it builds."""
+    nodes = manifest["nodes"]
+    key = next((key for key in nodes if key.endswith(".ds_strategies")), None)
+    if key is None or not nodes[key].get("compiled_code"):
+        return
+    node = nodes.pop(key)
+    relations = {other["relation_name"]: each for each, other in nodes.items()}
+    with duckdb.connect(":memory:") as connection:
+        definitions = connection.sql(node["compiled_code"]).project("name, dataset_sql").fetchall()
+    for name, sql in definitions:
+        parents = [parent for relation, parent in relations.items() if relation and relation in sql]
+        nodes[f"{key.removesuffix('ds_strategies')}ds_{name}"] = node | {
+            "name": f"ds_{name}",
+            "fqn": [*node["fqn"][:-1], f"ds_{name}"],
+            "relation_name": node["relation_name"].replace("ds_strategies", f"ds_{name}"),
+            "compiled_code": sql,
+            "depends_on": {"nodes": parents},
+        }
+    for reader in nodes.values():
+        parents = reader.get("depends_on", {}).get("nodes", [])
+        if key in parents:
+            parents.remove(key)
+            for name in re.findall(r"\bdataset\(\s*['\"](\w+)['\"]", reader["raw_code"]):
+                parents.append(f"{key.removesuffix('ds_strategies')}ds_{name}")
 
 
 def lineage(manifest: Mapping[str, Any], name: str) -> Lineage:

@@ -57,6 +57,9 @@ LEAKY = {
         "rows between 2 preceding and 2 following)",
     ),
     "label_in_features": Leaky("return_5", "return_5", "{{ ref('lbl_return') }}"),
+    "label_among_the_features_of_a_dataset": Leaky(
+        "momentum", "cast(return_5 as float)", "{{ ref('lbl_return') }}", layer="datasets"
+    ),
     "wrong_sort": Leaky(
         "close_change", f"close_price - lag(close_price) over ({BY_SERIES} order by opened_at desc)"
     ),

@@ -33,7 +33,8 @@ def ingest(settings: Settings, market: Market) -> None:
 def run_dbt(settings: Settings, *selection: str) -> None:
     artifacts = str(settings.database.parent / "dbt")
     arguments = [
-        *(str(Path(sys.executable).with_name("dbt")), "--quiet", "run", *selection),
+        *(str(Path(sys.executable).with_name("dbt")), "--quiet", "build", *selection),
+        *("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"),
         *("--project-dir", str(PROJECT_ROOT / "dbt_project"), "--profiles-dir", str(PROJECT_ROOT)),
         *("--target-path", artifacts, "--log-path", artifacts),
     ]
@@ -70,7 +71,7 @@ def ingested(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def built(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, after `dbt run`."""
+    """The same, after `dbt build`."""
     directory = tmp_path_factory.mktemp("built") / "warehouse"
     shutil.copytree(ingested, directory)
     run_dbt(Settings(database=directory / "tapehouse.duckdb"))

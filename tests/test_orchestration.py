@@ -92,7 +92,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
         "landed_by_users": ["raw/macro_bars", "raw/news"],
         "groups": [
             *("datasets", "features", "intermediate", "labels", "models", "predictions"),
-            *("raw", "scoring", "signals", "staging", "trading"),
+            *("raw", "scoring", "seeds", "signals", "staging", "trading"),
         ],
         "undescribed": [],
         "raw": [f"raw/{kind}" for kind in kinds],

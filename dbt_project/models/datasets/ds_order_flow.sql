@@ -1,6 +1,5 @@
 {# The dataset of the order-flow strategy: features and label of 5-minute bars, split by time with purge and embargo. #}
 
-{% set interval_minutes = 5 %}
 {% set families = {
     'feat_ta': [
         'close_sma_3_rel', 'close_sma_6_rel', 'close_sma_12_rel', 'close_sma_24_rel', 'close_sma_48_rel',
@@ -25,103 +24,10 @@
 
 with
 
-bars as (
+dataset as (
 
-    select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        closed_at,
-        available_at
-
-    from {{ ref('int_bars') }}
-
-    where interval_minutes = {{ interval_minutes }} and market = '{{ var("dataset_market") }}' and not is_gap
-
-),
-
-{% for family, columns in families.items() %}
-
-{{ family }} as (
-
-    select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        available_at as {{ family }}_available_at,
-        {{ columns | join(',\n        ') }}
-
-    from {{ ref(family) }}
-
-),
-
-{% endfor %}
-
-labels as (
-
-    select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        return_5,
-        return_5_end_at as label_end_at,
-        case when return_5 <> 0 then return_5 > 0 end as is_up_5
-
-    from {{ ref('lbl_return') }}
-
-),
-
-joined as (
-
-    select *
-
-    from bars
-    {% for family in families -%}
-        inner join {{ family }} using (exchange, market, symbol, interval_minutes, opened_at)
-    {% endfor -%}
-    left join labels using (exchange, market, symbol, interval_minutes, opened_at)
-
-),
-
-parts as (
-
-    {{ time_parts('joined', 'is_up_5') }}
-
-),
-
-final as (
-
-    select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        closed_at,
-        greatest(
-            available_at,
-            {% for family in families -%}
-                {{ family }}_available_at{{ ',' if not loop.last }}
-            {% endfor %}
-        ) as available_at,
-        {% for column in families.values() | sum(start=[]) -%}
-            cast({{ column }} as {{ type_float32() }}) as {{ column }},
-        {% endfor -%}
-        is_up_5,
-        return_5,
-        label_end_at,
-        {{ split_of('is_up_5', interval_minutes) }} as split,
-        {{ fold_of('is_up_5') }} as fold
-
-    from joined
-    cross join parts
+    {{ dataset_of(var('dataset_market'), none, 5, families, 'is_up_5') }}
 
 )
 
-select * from final
+select * from dataset
