@@ -124,7 +124,7 @@ def test_a_bad_headline_is_rejected_and_those_around_it_land(
 ) -> None:
     path = tmp_path / "news.csv"
     head, first, second = NEWS.splitlines()
-    path.write_text("\n".join([head, first, line, second]))
+    path.write_text("\n".join([head, first, line, second, ""]))
     result = ingest("news", path)
     assert result.exit_code == 0, result.output
     assert query("select news_id from raw.news order by all") == [("1",), ("2",)]
@@ -138,8 +138,8 @@ def test_a_quote_left_open_costs_one_line_of_market_data(tmp_path: Path) -> None
     path = tmp_path / "BTCUSDT-1m-2024-01-01.csv"
     times = [1704067200000 + 60_000 * number for number in range(3)]
     lines = [f'{time},"10","12",9,11,3,{time + 59_999},33,5,1,11,0' for time in times]
-    lines[1] = lines[1].replace('"10"', '"10')
-    path.write_text("\n".join(lines))
+    lines[1] = lines[1].replace('"10","12"', '"10,12')
+    path.write_text("\n".join([*lines, ""]))
     assert ingest("klines", path).exit_code == 0
     assert query("select epoch_ms(open_time), open, high from raw.klines order by all") == [
         (times[0], 10.0, 12.0),
