@@ -9,7 +9,7 @@ OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_T
 # dbt and Dagster open the warehouse that the demo filled, unless one is named or a default one exists.
 export TAPEHOUSE_DATABASE ?= $(firstword $(wildcard $(CURDIR)/data/tapehouse.duckdb $(CURDIR)/data/demo/tapehouse.duckdb) $(CURDIR)/data/tapehouse.duckdb)
 
-.PHONY: help demo test lint ui lock clean
+.PHONY: help demo test lint docs ui lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +30,9 @@ lint: $(STAMP) ## ruff, mypy, and sqlfluff on both dialects
 		--no-populate-cache --no-introspect --target-path target/bigquery
 	$(BIN)/sqlfluff lint --disable-progress-bar --dialect bigquery --templater raw --rules CP01,CP03,CV08,RF01 \
 		dbt_project/target/bigquery/compiled
+
+docs: $(STAMP) ## write the reference pages in docs/reference
+	$(BIN)/python -m orchestration.reference
 
 ui: $(STAMP) ## open Dagster on 127.0.0.1
 	@$(BIN)/tapehouse ui
