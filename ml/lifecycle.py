@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 
 from ml import onnx_model
-from ml.registry import ModelMissingError
+from ml.registry import ModelMissingError, require
 
 STAGES = ("candidate", "shadow", "champion", "retired")
 # What a version may become; a champion is retired by its successor only.
@@ -64,6 +64,13 @@ class Version:
         judged: Mapping[str, float | None] = found.get("validation", {})
         return judged
 
+    @property
+    def validation_loss(self) -> float | None:
+        """Log loss in nats, or mean squared error, on the validation part."""
+        found = json.loads(self.facts["metrics"])
+        loss: float | None = found.get("loss", found.get("log_loss", {})).get("validation")
+        return loss
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -85,7 +92,14 @@ class Gate:
 
 
 def versions(connection: duckdb.DuckDBPyConnection, name: str | None = None) -> list[Version]:
-    """Return every version of a model, or of all models, newest first within a name."""
+    """Return every version of a model, or of all models, newest first within a name.
+
+    Raises
+    ------
+    ModelMissingError
+        If the warehouse has no registry yet.
+    """
+    require(connection)
     rows = connection.execute(
         """
         with
@@ -313,6 +327,51 @@ def rollback(connection: duckdb.DuckDBPyConnection, name: str, *, reason: str) -
         raise PromotionError(f"{name} had no champion before {present.version}")
     _crown(connection, name, earlier[0][0], reason)
     return find(connection, name, earlier[0][0])
+
+
+def history(connection: duckdb.DuckDBPyConnection, entry: Version) -> list[list[str]]:
+    """Return the stages of a version, when each began and why, oldest first."""
+    rows = connection.execute(
+        "select stage, changed_at, reason from registry.stages "
+        "where model_name = ? and model_version = ? order by changed_at",
+        [entry.name, entry.version],
+    ).fetchall()
+    return [[stage, minute(changed_at), reason] for stage, changed_at, reason in rows]
+
+
+def folds(connection: duckdb.DuckDBPyConnection, entry: Version) -> list[list[str]]:
+    """Return the walk-forward folds of a version: number, times, rows and metrics."""
+    rows = connection.execute(
+        "select fold, test_start_at, test_end_at, test_rows, metrics from registry.folds "
+        "where model_name = ? and model_version = ? order by test_start_at",
+        [entry.name, entry.version],
+    ).fetchall()
+    return [
+        [
+            *(str(fold), minute(start), minute(end), f"{count:,}"),
+            ", ".join(f"{name} {_number(value)}" for name, value in json.loads(metrics).items()),
+        ]
+        for fold, start, end, count, metrics in rows
+    ]
+
+
+def described(entry: Version) -> list[list[str]]:
+    """Return what the registry knows of a version, as rows of a name and a value."""
+    facts = {key: value for key, value in entry.facts.items() if key != "origins"}
+    options = json.loads(facts.pop("options"))
+    facts.pop("metrics")
+    features: Sequence[str] = facts.pop("features")
+    return [
+        *([key, _text(value)] for key, value in facts.items()),
+        ["features", f"{len(features)}: {', '.join(features)}"],
+        *([f"option {key}", _text(value)] for key, value in options.items()),
+        *([f"validation {key}", _number(value)] for key, value in entry.metrics.items()),
+    ]
+
+
+def minute(time: datetime | None) -> str:
+    """Return a time to the minute, '' where there is none."""
+    return f"{time:%Y-%m-%d %H:%M}" if time else ""
 
 
 def differences(one: Version, other: Version) -> list[tuple[str, str, str]]:

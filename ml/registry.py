@@ -61,6 +61,21 @@ def create(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(SCHEMA.read_text())
 
 
+def require(connection: duckdb.DuckDBPyConnection) -> None:
+    """See to it that there is a registry of the present form.
+
+    Raises
+    ------
+    ModelMissingError
+        If there is none.
+    """
+    if not _exists(connection, "stages"):
+        raise ModelMissingError(
+            "the warehouse has no registry of models, or one from before versions had stages: "
+            "run `dbt build --project-dir dbt_project` first"
+        )
+
+
 def active_models(
     connection: duckdb.DuckDBPyConnection, *, role: str | None = "signal"
 ) -> list[Model]:

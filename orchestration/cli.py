@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from orchestration.commands import check, derive, ingest
+from orchestration.commands import check, derive, ingest, models
 from orchestration.commands.demo import demo
 from orchestration.commands.record import record
 from orchestration.commands.score import score
@@ -44,6 +44,7 @@ app.add_typer(check.app)
 app.command()(demo)
 app.add_typer(derive.app)
 app.add_typer(ingest.app)
+app.add_typer(models.app)
 app.command()(record)
 app.command()(score)
 app.command()(simulate)

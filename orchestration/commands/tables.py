@@ -1,11 +1,12 @@
-"""What `tapehouse ingest` and `tapehouse record` show: a progress bar and a table of counts."""
+"""What the commands show: a progress bar, tables of counts and of rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -64,6 +65,16 @@ def show(report: Report, database: Path) -> None:
         )
     if report.reject_count:
         console.print("rejected rows and the reasons: select * from raw.raw_rejects")
+
+
+def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table whose values fold rather than lose their ends."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(value) for value in row))
+    Console(highlight=False).print(table)
 
 
 def _time(time: datetime | None) -> str:

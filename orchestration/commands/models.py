@@ -1,0 +1,166 @@
+"""`tapehouse models`: the versions of models and their stages."""
+
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="models",
+    help="List, show, compare, promote and roll back versions of models.",
+    no_args_is_help=True,
+)
+
+Name = Annotated[str, typer.Argument(help="The model, as ml_order_flow.", show_default=False)]
+Reason = Annotated[str, typer.Option("--reason", help="Recorded with the change.")]
+
+
+@app.command("list")
+def list_versions(
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+) -> None:
+    """List the versions of all models or of one, the newest first.
+
+    Exit code 0: listed. 1: there is no warehouse, no registry or no such model.
+    """
+    from ml import lifecycle
+    from orchestration.commands.tables import print_rows
+
+    with _reading() as connection:
+        if name is not None:
+            lifecycle.find(connection, name)
+        versions = lifecycle.versions(connection, name)
+    print_rows(
+        ["model", "version", "stage", "type", "loss", "rows", "train end (UTC)", "trained (UTC)"],
+        [
+            [
+                *(entry.name, entry.version, entry.stage, entry.facts["model_type"]),
+                f"{entry.validation_loss:.6g}" if entry.validation_loss is not None else "",
+                f"{entry.facts['train_rows']:,}",
+                lifecycle.minute(entry.facts["train_end_at"]),
+                lifecycle.minute(entry.registered_at),
+            ]
+            for entry in versions
+        ],
+    )
+
+
+@app.command()
+def show(
+    name: Name,
+    version: Annotated[
+        str | None, typer.Argument(help="First digits; without, the champion.")
+    ] = None,
+) -> None:
+    """Show a version: where it comes from, how it did, and what became of it.
+
+    Exit code 0: shown. 1: there is no warehouse, no registry or no such version.
+    """
+    from ml import lifecycle
+    from orchestration.commands.tables import print_rows
+
+    with _reading() as connection:
+        entry = lifecycle.find(connection, name, version)
+        history = lifecycle.history(connection, entry)
+        folds = lifecycle.folds(connection, entry)
+        judged = lifecycle.gates(connection, entry)
+    print_rows(["fact", "value"], lifecycle.described(entry))
+    print_rows(["stage", "since (UTC)", "reason"], history)
+    if folds:
+        print_rows(["fold", "from (UTC)", "to (UTC)", "rows", "metrics"], folds)
+    print_rows(["gate", "passed", "found"], _gate_rows(judged))
+
+
+@app.command()
+def compare(
+    name: Name,
+    versions: Annotated[list[str], typer.Argument(help="First digits of two versions.")],
+) -> None:
+    """Show what two versions of a model do not share; with one, the other is the champion.
+
+    Exit code 0: compared. 1: there is no warehouse, no registry or no such version.
+    2: more than two versions were named.
+    """
+    from ml import lifecycle
+    from orchestration.commands.tables import print_rows
+
+    if len(versions) > 2:
+        raise typer.BadParameter("one or two versions are expected", param_hint="VERSIONS")
+    with _reading() as connection:
+        one = lifecycle.find(connection, name, versions[1] if len(versions) == 2 else None)
+        other = lifecycle.find(connection, name, versions[0])
+    if len(versions) == 2:
+        one, other = other, one
+    print_rows(
+        ["", f"{one.version} ({one.stage})", f"{other.version} ({other.stage})"],
+        [list(row) for row in lifecycle.differences(one, other)],
+    )
+
+
+@app.command()
+def promote(
+    name: Name,
+    version: Annotated[str, typer.Argument(help="First digits of the version.")],
+    stage: Annotated[
+        str, typer.Option("--stage", help="champion, shadow, candidate or retired.")
+    ] = "champion",
+    reason: Reason = "promoted by hand",
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it champion though a gate does not pass.")
+    ] = False,
+) -> None:
+    """Give a version another stage; a new champion must pass the gates and retires the old one.
+
+    Exit code 0: done. 1: a gate did not pass, or there is no such version. 2: the command was
+    not understood.
+    """
+    from ml import lifecycle
+    from orchestration.commands.tables import print_rows
+
+    if stage not in lifecycle.STAGES:
+        raise typer.BadParameter(
+            f"one of {', '.join(lifecycle.STAGES)} is expected", param_hint="--stage"
+        )
+    if force and reason == "promoted by hand":
+        raise typer.BadParameter("--force needs a --reason", param_hint="--force")
+    with _reading() as connection:
+        entry = lifecycle.find(connection, name, version)
+    with _writing() as connection:
+        judged = lifecycle.move(connection, entry, stage, reason=reason, is_forced=force)
+    if judged:
+        print_rows(["gate", "passed", "found"], _gate_rows(judged))
+    typer.echo(f"{name} {entry.version} is {stage}")
+
+
+@app.command()
+def rollback(name: Name, reason: Reason = "rolled back by hand") -> None:
+    """Make the champion before the present one champion again.
+
+    Exit code 0: done. 1: there was none, or no such model.
+    """
+    from ml import lifecycle
+
+    with _reading() as connection:
+        lifecycle.find(connection, name)
+    with _writing() as connection:
+        entry = lifecycle.rollback(connection, name, reason=reason)
+    typer.echo(f"{name} {entry.version} is champion again")
+
+
+def _gate_rows(judged: Any) -> list[list[str]]:
+    return [[gate.name, "yes" if gate.is_passed else "no", gate.finding] for gate in judged]
+
+
+def _reading() -> Any:
+    from ingest import warehouse
+    from ingest.settings import Settings
+
+    settings = Settings()
+    return warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s)
+
+
+def _writing() -> Any:
+    from ingest import warehouse
+    from ingest.settings import Settings
+
+    settings = Settings()
+    return warehouse.writing(settings.database, timeout_s=settings.writer_timeout_s)
