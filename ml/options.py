@@ -140,8 +140,10 @@ ENGINES = {
     "DNN_CLASSIFIER": ("neural",),
     "DNN_REGRESSOR": ("neural",),
 }
-# Options of the library's CatBoost that BigQuery ML's stand for; it has no word for the others.
-UNKNOWN_TO_CATBOOST = ("booster_type", "min_split_loss", "l1_reg", "colsample_bynode")
+# Options for which CatBoost's symmetric trees have nothing.
+UNKNOWN_TO_CATBOOST = (
+    *("booster_type", "min_tree_child_weight", "min_split_loss", "l1_reg", "colsample_bynode"),
+)
 
 REQUIRED = ("model_type", "input_label_cols", "data_split_method", "data_split_col")
 _CLASS_WEIGHTS = ("auto_class_weights", "class_weights")

@@ -16,7 +16,6 @@ from ml.trainers import Fitted, Float32, Float64, Part, Round, Task, TrainingErr
 NAMES = {
     "learn_rate": "learning_rate",
     "max_tree_depth": "depth",
-    "min_tree_child_weight": "min_data_in_leaf",
     "subsample": "subsample",
     "colsample_bytree": "rsm",
     "l2_reg": "l2_leaf_reg",

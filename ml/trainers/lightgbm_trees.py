@@ -63,7 +63,7 @@ def fit(
         lightgbm.record_evaluation(losses),
         lambda _: finished_at.append(perf_counter()),
     ]
-    if not is_forest and options["early_stop"]:
+    if not is_forest and options["early_stop"] and options["booster_type"] != "DART":
         minimum = options["min_rel_progress"] * _loss_of_nothing(task, training.labels)
         callbacks.append(
             lightgbm.early_stopping(EARLY_STOP_ROUNDS, min_delta=minimum, verbose=False)

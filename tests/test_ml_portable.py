@@ -1,0 +1,90 @@
+"""Trees walked by SQL say what the model's file says, without Python."""
+
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from ml_fixtures import run_dbt, write_dataset
+
+from ml import onnx_model, registry
+from ml.plugin import create_functions
+
+FEATURES = ["flow", "noise_0", "noise_1", "noise_2", "noise_3"]
+LABELS = {
+    "ml_binary": ("BOOSTED_TREE_CLASSIFIER", "is_up_5"),
+    "ml_many": ("BOOSTED_TREE_CLASSIFIER", "case when abs(return_5) < 1e-3 then 'small' "
+        "when return_5 > 0 then 'up' else 'down' end"),
+    "ml_value": ("RANDOM_FOREST_REGRESSOR", "return_5"),
+    "ml_xgboost": ("BOOSTED_TREE_CLASSIFIER", "is_up_5"),
+}  # fmt: skip
+MACRO = (
+    "ml_predict_portable("
+    "api.Relation.create(schema='main', identifier='{name}'), 'select * from edges')"
+)
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warehouse with a model of each kind, and rows with values at thresholds and missing."""
+    database = tmp_path_factory.mktemp("portable") / "tapehouse.duckdb"
+    with duckdb.connect(str(database)) as connection:
+        write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
+        registry.create(connection)
+        create_functions(connection, database=database)
+        for name, (kind, label) in LABELS.items():
+            given = {
+                "model_type": kind,
+                "input_label_cols": ["y"],
+                "data_split_method": "CUSTOM",
+                "data_split_col": "split",
+                "max_tree_depth": 5,
+            }
+            config = {"given": given} | ({"engine": "xgboost"} if name == "ml_xgboost" else {})
+            query = f"select {', '.join(FEATURES)}, {label} as y, split from ds_order_flow"
+            connection.execute(
+                "select tapehouse_train(?, ?, ?)", [name, query, json.dumps(config)]
+            ).fetchall()
+        generator = np.random.default_rng(1)
+        found = connection.execute(
+            "select distinct threshold from registry.tree_nodes where threshold is not null"
+        ).fetchnumpy()["threshold"]
+        values = np.concatenate(
+            [found, np.nextafter(found, np.float32(np.inf)), [0, np.nan]]
+        ).astype(np.float32)
+        rows = generator.choice(values, (2_000, len(FEATURES)))
+        columns = {name: rows[:, position] for position, name in enumerate(FEATURES)}
+        connection.execute(
+            f"create table edges ({', '.join(f'{name} float' for name in FEATURES)})"
+        )
+        connection.register("given", columns)
+        connection.execute("insert into edges by name select * from given")
+        connection.execute("update edges set flow = null where isnan(flow) and random() < 0.5")
+        connection.unregister("given")
+    return database
+
+
+def test_any_client_gets_what_the_model_files_say(market: Path) -> None:
+    parts = [
+        f"select '{name}' as model, prediction, probabilities::double[] as probabilities, "
+        f"{', '.join(FEATURES)} from ({{{{ {MACRO.format(name=name)} }}}}) as {name}"
+        for name in LABELS
+    ]
+    compiled = run_dbt(market, "--quiet", "compile", "--inline", " union all ".join(parts))
+    with duckdb.connect(str(market), read_only=True) as connection:
+        for model in registry.active_models(connection):
+            rows = connection.execute(
+                f"select * from ({compiled}) where model = ?", [model.name]
+            ).fetchnumpy()
+            matrix = np.column_stack(
+                [np.ma.filled(rows[name].astype(np.float32), np.nan) for name in FEATURES]
+            )
+            session = onnx_model.load(registry.model_file(connection, market, model.sha256))
+            expected = onnx_model.outputs(session, matrix)
+            assert matrix.shape == (2_000, 5)
+            assert np.isnan(matrix).any()
+            assert np.abs(rows["prediction"] - expected[:, -1]).max() <= 1e-9
+            if model.task != "regression":
+                found = np.array([list(row) for row in rows["probabilities"]])
+                assert np.abs(found - expected).max() <= 1e-9
