@@ -13,11 +13,11 @@
     walk_forward='expanding',
     role='member',
     embargo_minutes=var('embargo_bars') * 5,
-    hidden_units=[16],
-    learn_rate=0.001,
-    batch_size=256,
+    hidden_units=[8],
+    learn_rate=0.005,
+    batch_size=1024,
     l2_reg=0.01,
-    max_iterations=10,
+    max_iterations=6,
     min_rel_progress=0,
 ) }}
 
