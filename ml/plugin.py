@@ -23,6 +23,8 @@ from ml import registry
 if TYPE_CHECKING:
     import onnxruntime
 
+    from ml.explanation import Explainer
+
 
 class Plugin(BasePlugin):
     """Prepare the warehouse file, then lend dbt's connection a trainer and a predictor.
@@ -30,6 +32,7 @@ class Plugin(BasePlugin):
     ``tapehouse_train(model_name, sql, config)`` trains a model and says in JSON what it did.
     ``tapehouse_predict(model_version, features)`` gives the probability that the label is true,
     or the value of a regression; ``tapehouse_probabilities`` that of each class, in their order.
+    ``tapehouse_explain`` gives per class the attributions of the features, baseline and score.
     """
 
     def update_connection_config(
@@ -114,6 +117,34 @@ def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -
         starts = pyarrow.array(np.arange(len(found) + 1, dtype=np.int32) * found.shape[1])
         return pyarrow.ListArray.from_arrays(starts, pyarrow.array(found.reshape(-1)))
 
+    @cache
+    def explainer(model_version: str) -> "Explainer":
+        from ml import explanation
+
+        with cursor() as own:
+            found = own.execute(
+                "select engine, native, len(features), transform, origins from registry.models "
+                "where model_version = ? order by registered_at desc limit 1",
+                [model_version],
+            ).fetchone()
+        if found is None or found[1] is None:
+            raise registry.ModelMissingError(
+                f"the registry of {database} has no model of version {model_version} that was "
+                "trained since models can be explained: train it anew"
+            )
+        engine, native, features, graph, origins = found
+        return explanation.explainer(
+            engine, native, features=features, graph=graph, origins=origins
+        )
+
+    def explain(model_version: pyarrow.Array, features: pyarrow.Array) -> pyarrow.Array:
+        rows = _matrix(features)
+        found = explainer(model_version[0].as_py())(rows)
+        starts = np.arange(len(rows) + 1, dtype=np.int32) * (found.shape[1] * found.shape[2])
+        return pyarrow.ListArray.from_arrays(
+            pyarrow.array(starts), pyarrow.array(found.reshape(-1))
+        )
+
     connection.create_function(
         "tapehouse_train", train, ["varchar"] * 3, "varchar", side_effects=True
     )
@@ -123,6 +154,13 @@ def create_functions(connection: duckdb.DuckDBPyConnection, *, database: Path) -
     connection.create_function(
         "tapehouse_probabilities",
         probabilities,
+        ["varchar", "float[]"],
+        "double[]",
+        type=PythonUDFType.ARROW,
+    )
+    connection.create_function(
+        "tapehouse_explain",
+        explain,
         ["varchar", "float[]"],
         "double[]",
         type=PythonUDFType.ARROW,

@@ -34,6 +34,23 @@ create table if not exists registry.feature_importance (
     importance_weight bigint, importance_gain double, importance_cover double
 );
 
+-- What the training rows hold of each feature; a missing value is NaN, infinite or NULL.
+create table if not exists registry.feature_info (
+    model_name varchar, model_version varchar, input varchar, "min" double, "max" double, mean double,
+    median double, stddev double, category_count bigint, null_count bigint, dimension bigint
+);
+
+-- Mean absolute attributions over the validation part, by class; class_name: NULL for a regression.
+create table if not exists registry.global_explanations (
+    model_name varchar, model_version varchar, class_name varchar, feature varchar, attribution double
+);
+
+-- Maps from probabilities to frequencies, fitted on the validation part. method 'isotonic': a knot
+-- from probability x to y; 'platt': slope x and intercept y of the log-odds.
+create table if not exists registry.calibration (
+    model_name varchar, model_version varchar, method varchar, x double, y double
+);
+
 -- Every trial of every search; a model without a search is one trial.
 create table if not exists registry.trials (
     model_name varchar, model_version varchar, trial_id integer, hyperparameters json,

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow
 
 from ml import (
+    explanation,
+    inspection,
     lifecycle,
     metrics,
     onnx_export,
@@ -108,9 +110,8 @@ def train(
     sample = _parity_sample(fitted, transformed, onnx, validation.features, own.seed)
     sha256 = registry.write_model_file(database, onnx).stem
     folds = walk_forward.run(connection, data, parsed, own, chosen)
-    judged = metrics.evaluate(
-        data.task, validation.labels, fitted.predict(prepared.parts(chosen.engine)[1].matrix)
-    )
+    predicted = fitted.predict(prepared.parts(chosen.engine)[1].matrix)
+    judged = metrics.evaluate(data.task, validation.labels, predicted)
     kept = fitted.rounds[fitted.best_round - 1]
     losses = {"train": kept.loss, "validation": kept.eval_loss}
     row = inputs | {
@@ -150,6 +151,14 @@ def train(
             if transformed is None:
                 _register_trees(connection, key[1], fitted.body)
         walk_forward.register(connection, *key, data, folds)
+        explain = explanation.explainer(
+            chosen.engine,
+            fitted.native,
+            features=len(data.features),
+            graph=transformed.onnx if transformed else None,
+            origins=[position + 1 for position in origins] if transformed else None,
+        )
+        inspection.register(connection, key, data, validation, predicted, explain)
     lifecycle.enter(connection, name, sha256[:16], promotion=own.promotion)
     connection.execute("commit")
     return {

@@ -297,10 +297,10 @@ def test_building_twice_changes_nothing_and_in_two_batches_gives_what_one_gives(
             "delete from pred_order_flow where symbol = 'ETHUSDT' or opened_at > '2024-12-29'"
         )
     printed = build(edge_copy)
-    assert printed.count("are unchanged, training skipped") == 2
+    assert printed.count("are unchanged, training skipped") == 5
     with duckdb.connect(str(edge_copy)) as connection:
         assert connection.execute(signals).fetchall() == at_once
-        assert connection.execute("select count(*) from registry.models").fetchall() == [(2,)]
+        assert connection.execute("select count(*) from registry.models").fetchall() == [(5,)]
 
 
 def test_a_retrained_model_is_judged_beside_its_earlier_version(edge_copy: Path) -> None:

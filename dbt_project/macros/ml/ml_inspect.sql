@@ -2,21 +2,73 @@
 {% macro ml_training_info(model) %}{{ return(adapter.dispatch('ml_training_info', 'tapehouse')(model)) }}{% endmacro %}
 
 {% macro default__ml_training_info(model) -%}
-    select training_run, iteration, loss, eval_loss, learning_rate, duration_ms
-    from registry.training_info
-    where model_name = '{{ model.identifier }}' and model_version = (select model_version from {{ model }})
+    {{ ml_recorded(model, 'training_info', 'training_run, iteration, loss, eval_loss, learning_rate, duration_ms') }}
 {%- endmacro %}
 
 {% macro bigquery__ml_training_info(model) %}select * from ml.training_info(model {{ model }}){% endmacro %}
+
+
+{# ML.TRIAL_INFO: one row per trial of the search for hyper-parameters. On DuckDB hyperparameters and metrics are JSON. #}
+{% macro ml_trial_info(model) %}{{ return(adapter.dispatch('ml_trial_info', 'tapehouse')(model)) }}{% endmacro %}
+
+{% macro default__ml_trial_info(model) -%}
+    {{ ml_recorded(
+        model, 'trials',
+        'trial_id, hyperparameters, hparam_tuning_evaluation_metrics, training_loss, eval_loss, status, error_message, is_optimal'
+    ) }}
+{%- endmacro %}
+
+{% macro bigquery__ml_trial_info(model) %}select * from ml.trial_info(model {{ model }}){% endmacro %}
+
+
+{# ML.FEATURE_INFO: one row per feature with what its training rows hold. #}
+{% macro ml_feature_info(model) %}{{ return(adapter.dispatch('ml_feature_info', 'tapehouse')(model)) }}{% endmacro %}
+
+{% macro default__ml_feature_info(model) -%}
+    {{ ml_recorded(
+        model, 'feature_info', 'input, "min", "max", mean, median, stddev, category_count, null_count, dimension'
+    ) }}
+{%- endmacro %}
+
+{% macro bigquery__ml_feature_info(model) %}select * from ml.feature_info(model {{ model }}){% endmacro %}
 
 
 {# ML.FEATURE_IMPORTANCE: one row per feature; splits, mean gain and mean cover, as XGBoost counts them. #}
 {% macro ml_feature_importance(model) %}{{ return(adapter.dispatch('ml_feature_importance', 'tapehouse')(model)) }}{% endmacro %}
 
 {% macro default__ml_feature_importance(model) -%}
-    select feature, importance_weight, importance_gain, importance_cover
-    from registry.feature_importance
-    where model_name = '{{ model.identifier }}' and model_version = (select model_version from {{ model }})
+    {{ ml_recorded(model, 'feature_importance', 'feature, importance_weight, importance_gain, importance_cover') }}
 {%- endmacro %}
 
 {% macro bigquery__ml_feature_importance(model) %}select * from ml.feature_importance(model {{ model }}){% endmacro %}
+
+
+{# ML.GLOBAL_EXPLAIN: the mean absolute attribution of each feature over the validation rows, or of each feature to each class. On BigQuery the
+   model must have been trained with `enable_global_explain`. #}
+{% macro ml_global_explain(model, class_level_explain=false) -%}
+    {{ return(adapter.dispatch('ml_global_explain', 'tapehouse')(model, class_level_explain)) }}
+{%- endmacro %}
+
+{% macro default__ml_global_explain(model, class_level_explain) -%}
+    {%- if class_level_explain -%}
+        {{ ml_recorded(model, 'global_explanations', 'class_name, feature, attribution') }}
+    {%- else -%}
+        select
+            feature,
+            avg(attribution) as attribution
+        from ({{ ml_recorded(model, 'global_explanations', 'feature, attribution') }}) as explained
+        group by feature
+    {%- endif -%}
+{%- endmacro %}
+
+{% macro bigquery__ml_global_explain(model, class_level_explain) -%}
+    select * from ml.global_explain(model {{ model }}, struct({{ class_level_explain | lower }} as class_level_explain))
+{%- endmacro %}
+
+
+{# What a table of the registry holds of a model's active version. #}
+{% macro ml_recorded(model, table, columns) -%}
+    select {{ columns }}
+    from registry.{{ table }}
+    where model_name = '{{ model.identifier }}' and model_version = (select model_version from {{ model }})
+{%- endmacro %}

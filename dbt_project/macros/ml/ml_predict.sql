@@ -1,38 +1,111 @@
-{# ML.PREDICT over a query: predicted_<label>, predicted_<label>_probs (an array of label and prob, the likelier first) and the query's columns.
+{# ML.PREDICT over a query: predicted_<label>, predicted_<label>_probs (an array of label and prob, the likelier first; not for a regression)
+   and the query's columns.
 
-   On DuckDB the features and their order are the registry's at the time the node runs. #}
+   On DuckDB the features and their order are the registry's at the time the node runs. On BigQuery a model that was imported as ONNX says in
+   its configuration which columns its tensor takes and which labels its probabilities belong to: `imported={'features': […], 'classes': […]}`,
+   no classes for a regression; the macro then gives the same columns as for a model that was trained there. #}
 {% macro ml_predict(model, query) %}{{ return(adapter.dispatch('ml_predict', 'tapehouse')(model, query)) }}{% endmacro %}
 
 {% macro default__ml_predict(model, query) -%}
-    {%- set label = ml_label(model) -%}
     {%- set active = ml_active_version(model) -%}
+    {%- set label = active['label'] -%}
+    {%- set tensor -%}
+        '{{ active["model_version"] }}', [{{ active["features"] | map('tojson') | join(', ') }}]::float[]
+    {%- endset -%}
     select
-        true_probability_ > 0.5 as predicted_{{ label }},
-        case
-            when true_probability_ > 0.5
-                then [
-                    {'label': true, 'prob': true_probability_}, {'label': false, 'prob': 1 - true_probability_}
-                ]
-            else [{'label': false, 'prob': 1 - true_probability_}, {'label': true, 'prob': true_probability_}]
-        end as predicted_{{ label }}_probs,
-        * exclude (true_probability_)
-    from (
-        select
-            *,
-            {% if active -%}
-                tapehouse_predict(
-                    '{{ active["model_version"] }}', [{{ active["features"] | map('tojson') | join(', ') }}]::float[]
-                ) as true_probability_
+        {% if not active['features'] -%}
+            {%- if active['task'] != 'regression' -%}
+                cast(null as boolean) as predicted_{{ label }},
+                cast(null as struct(label boolean, prob double)[]) as predicted_{{ label }}_probs,
             {%- else -%}
-                cast(null as double) as true_probability_
+                cast(null as double) as predicted_{{ label }},
             {%- endif %}
+        * from ({{ query }}) where false
+        {%- elif active['task'] == 'regression' -%}
+            tapehouse_predict({{ tensor }}) as predicted_{{ label }},
+            *
         from ({{ query }})
-        {{ 'where false' if not active }}
-    )
+        {%- else -%}
+            predicted_{{ label }}_probs[1].label as predicted_{{ label }},
+            *
+        from (
+            select
+                {{ ml_labelled_probabilities(active, tensor) }} as predicted_{{ label }}_probs,
+                *
+            from ({{ query }})
+        )
+        {%- endif %}
 {%- endmacro %}
 
 {% macro bigquery__ml_predict(model, query) -%}
-    select * from ml.predict(model {{ model }}, ({{ query }}))
+    {%- set imported = ml_option(model, 'imported', none) -%}
+    {%- if not imported -%}
+        select * from ml.predict(model {{ model }}, ({{ query }}))
+    {%- else -%}
+        {%- set label = ml_label(model) -%}
+        {%- set tensor -%}
+            select
+                *,
+                [
+                    {%- for feature in imported['features'] %}
+                    ifnull(cast({{ feature }} as float64), cast('nan' as float64)){{ ',' if not loop.last }}
+                    {%- endfor %}
+                ] as features
+            from ({{ query }})
+        {%- endset -%}
+        {%- if not imported.get('classes') -%}
+            select
+                prediction as predicted_{{ label }},
+                * except (prediction, features)
+            from ml.predict(model {{ model }}, ({{ tensor }}))
+        {%- else -%}
+            select
+                predicted_{{ label }}_probs[safe_offset(0)].label as predicted_{{ label }},
+                *
+            from (
+                select
+                    array(
+                        select as struct
+                            label,
+                            probabilities[safe_offset(place)] as prob
+                        from unnest([{{ ml_literals(imported['classes']) }}]) as label with offset as place
+                        order by prob desc, place
+                    ) as predicted_{{ label }}_probs,
+                    * except (label, probabilities, features)
+                from ml.predict(model {{ model }}, ({{ tensor }}))
+            )
+        {%- endif -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# The array of labels and probabilities of a row on DuckDB, the likelier first. #}
+{% macro ml_labelled_probabilities(active, tensor) -%}
+    list_transform(
+        list_sort(
+            list_transform(
+                list_zip(tapehouse_probabilities({{ tensor }}), [{{ ml_literals(active['classes']) }}]),
+                lambda pair, place: {'prob': pair[1], 'place': -place, 'label': pair[2]}
+            ), 'desc'
+        ), lambda candidate: {'label': candidate.label, 'prob': candidate.prob}
+    )
+{%- endmacro %}
+
+
+{# One label of several as a literal. #}
+{% macro ml_literal(name, classes) -%}
+    {%- for other in classes if not modules.re.fullmatch('true|false|-?[0-9]+', other | string | lower) -%}
+        {{- return(dbt.string_literal(dbt.escape_single_quotes(name | string))) -}}
+    {%- endfor -%}
+    {{- return(name | string | lower) -}}
+{%- endmacro %}
+
+
+{# The labels of classes as literals: booleans, whole numbers or strings. #}
+{% macro ml_literals(classes) -%}
+    {%- for name in classes -%}
+        {{ ml_literal(name, classes) }}{{ ', ' if not loop.last }}
+    {%- endfor -%}
 {%- endmacro %}
 
 
@@ -66,18 +139,41 @@
 {% macro ml_label(model) %}{{ return(ml_option(model, 'input_label_cols', ['label'])[0]) }}{% endmacro %}
 
 
-{# Version and features of a model's active version; none before it is trained. #}
+{# What the registry says of a model's active version: model_version, features, label, task and classes. Before it is trained there are no
+   features, and the task is that of its type; the same while dbt compiles without a connection. #}
 {% macro ml_active_version(model) %}
-    {%- if execute -%}
+    {%- set untrained = {
+        'model_version': none, 'features': [], 'label': ml_label(model), 'task': ml_task(model), 'classes': ml_classes(model),
+    } -%}
+    {%- if execute and flags.INTROSPECT -%}
         {%- set rows = run_query(
-            "select model_version, to_json(features)::varchar from registry.active_models where model_name = '" ~ model.identifier ~ "'"
+            "select model_version, to_json(features)::varchar, label, task, coalesce(to_json(classes)::varchar, '[]') from registry.active_models "
+            ~ "where model_name = '" ~ model.identifier ~ "'"
         ) -%}
         {%- if rows | length -%}
-            {{- return({'model_version': rows[0][0], 'features': fromjson(rows[0][1])}) -}}
+            {{- return({
+                'model_version': rows[0][0], 'features': fromjson(rows[0][1]), 'label': rows[0][2], 'task': rows[0][3],
+                'classes': fromjson(rows[0][4]),
+            }) -}}
         {%- endif -%}
     {%- endif -%}
-    {{- return(none) -}}
+    {{- return(untrained) -}}
 {% endmacro %}
+
+
+{# What a model learns, by its type and its option `classes`: 'binary', 'multiclass' or 'regression'. #}
+{% macro ml_task(model) -%}
+    {%- set type = ml_option(model, 'model_type', 'LOGISTIC_REG') | upper -%}
+    {%- if type.endswith('REGRESSOR') or type == 'LINEAR_REG' -%}{{ return('regression') }}{%- endif -%}
+    {{ return('multiclass' if ml_classes(model) | length > 2 else 'binary') }}
+{%- endmacro %}
+
+
+{# The labels of a model's classes, of which its configuration says (`classes`, or in `imported`) where the registry does not. #}
+{% macro ml_classes(model) -%}
+    {%- set imported = ml_option(model, 'imported', none) or {} -%}
+    {{ return(imported.get('classes') or ml_option(model, 'classes', ['false', 'true'])) }}
+{%- endmacro %}
 
 
 {# The version of a model, a scalar. BigQuery ML keeps none: there it is the time to which the model learned. #}
@@ -147,7 +243,18 @@
 {% macro ml_trial_count(model) %}{{ return(adapter.dispatch('ml_trial_count', 'tapehouse')(model)) }}{% endmacro %}
 
 {% macro default__ml_trial_count(model) -%}
-    (select count(*) from registry.models where role <> 'baseline')
+    (
+        select count(*)
+        from registry.trials as trials
+        where exists (
+            select 1
+            from registry.models as models
+            where
+                models.model_name = trials.model_name
+                and models.model_version = trials.model_version
+                and models.role <> 'baseline'
+        )
+    )
 {%- endmacro %}
 
 {% macro bigquery__ml_trial_count(model) %}{{ ml_option(model, 'num_trials', 1) }}{% endmacro %}
