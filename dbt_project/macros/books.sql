@@ -1,7 +1,7 @@
 {# The element of a list at a level counted from 0, NULL beyond its end. #}
 {% macro level(list, number) %}{{ return(adapter.dispatch('level', 'tapehouse')(list, number)) }}{% endmacro %}
 
-{% macro default__level(list, number) %}{{ list }}[{{ number + 1 }}]{% endmacro %}
+{% macro default__level(list, number) %}{{ list }}[{{ number + 1 if number is number else number ~ ' + 1' }}]{% endmacro %}
 
 {% macro bigquery__level(list, number) %}{{ list }}[safe_offset({{ number }})]{% endmacro %}
 

@@ -52,3 +52,48 @@
 {% macro default__groupable(column) %}{{ column }}{% endmacro %}
 
 {% macro bigquery__groupable(column) %}cast({{ column }} as string){% endmacro %}
+
+
+{# The values of a group as a list in a stated order; never NULL ones. #}
+{% macro ordered_values(column, order) %}
+    {{- return(adapter.dispatch('ordered_values', 'tapehouse')(column, order)) -}}
+{% endmacro %}
+
+{% macro default__ordered_values(column, order) %}list({{ column }} order by {{ order }}){% endmacro %}
+
+{% macro bigquery__ordered_values(column, order) %}array_agg({{ column }} order by {{ order }}){% endmacro %}
+
+
+{# The sum of a power, 2 or 3, of the values in a list, from the first to the last. #}
+{% macro power_sum(list, exponent) %}{{ return(adapter.dispatch('power_sum', 'tapehouse')(list, exponent)) }}{% endmacro %}
+
+{% macro default__power_sum(list, exponent) -%}
+    {% set powers = {2: list, 3: 'list_transform(' ~ list ~ ', lambda value: value * value)'} -%}
+    list_inner_product({{ list }}, {{ powers[exponent] }})
+{%- endmacro %}
+
+{% macro bigquery__power_sum(list, exponent) -%}
+    (select sum(power(value, {{ exponent }})) from unnest({{ list }}) as value)
+{%- endmacro %}
+
+
+{# The sum of the products of consecutive changes of the values in a list; NULL for fewer than three values. #}
+{% macro change_product_sum(list) %}{{ return(adapter.dispatch('change_product_sum', 'tapehouse')(list)) }}{% endmacro %}
+
+{% macro default__change_product_sum(list) -%}
+    {% set inner = list ~ '[2:-2]' -%}
+    case
+        when len({{ list }}) > 2 then list_inner_product(
+            list_transform({{ inner }}, lambda value, place: value - {{ list }}[place]),
+            list_transform({{ inner }}, lambda value, place: {{ list }}[place + 2] - value)
+        )
+    end
+{%- endmacro %}
+
+{% macro bigquery__change_product_sum(list) -%}
+    (
+        select sum(({{ list }}[offset(place + 1)] - value) * (value - {{ list }}[offset(place - 1)]))
+        from unnest({{ list }}) as value with offset as place
+        where place between 1 and array_length({{ list }}) - 2
+    )
+{%- endmacro %}

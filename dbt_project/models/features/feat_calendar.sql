@@ -1,6 +1,7 @@
-{# Where a bar lies in the hour, the day, the week and the funding schedule, in UTC. #}
+{# Where a bar lies in the hour, the day, the week and the funding schedule, in UTC, and how its volume compares with that hour's. #}
 
-{% set funding_minutes = 480 %}
+{% set funding_minutes = var('funding_interval_minutes') %}
+{% set days = var('typical_volume_days') %}
 
 with
 
@@ -13,6 +14,8 @@ bars as (
         interval_minutes,
         opened_at,
         available_at,
+        {{ bar_opened_at('opened_at', 60) }} as hour_at,
+        volume,
         cast(extract(hour from opened_at) as integer) as hour,
         cast({{ day_of_week('opened_at') }} as integer) as day_of_week,
         cast(extract(day from opened_at) as integer) as day_of_month,
@@ -22,6 +25,48 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+
+),
+
+hours as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        hour_at,
+        hour,
+        count(*) as bar_count,
+        sum({{ exact_amount('volume') }}) as volume_of_hour
+
+    from bars
+
+    group by exchange, market, symbol, interval_minutes, hour_at, hour
+
+),
+
+typical as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        hour_at,
+        case
+            when sum(bar_count) over days_before = {{ days }} * greatest(60 / interval_minutes, 1)
+                and {{ minutes_between('min(hour_at) over days_before', 'hour_at') }} = {{ days * 1440 }}
+                then cast(sum(volume_of_hour) over days_before as {{ type_float64() }}) / sum(bar_count) over days_before
+        end as typical_volume
+
+    from hours
+
+    window days_before as (
+        partition by exchange, market, symbol, interval_minutes, hour
+        order by hour_at
+        rows between {{ days }} preceding and 1 preceding
+    )
 
 ),
 
@@ -46,9 +91,11 @@ final as (
         cos(2 * acos(-1) * hour / 24) as hour_cos,
         sin(2 * acos(-1) * day_of_week / 7) as day_of_week_sin,
         cos(2 * acos(-1) * day_of_week / 7) as day_of_week_cos,
-        {{ funding_minutes }} - mod(closing_minute, {{ funding_minutes }}) as minutes_to_funding
+        {{ funding_minutes }} - mod(closing_minute, {{ funding_minutes }}) as minutes_to_funding,
+        {{ safe_divide('volume', 'typical_volume') }} as volume_vs_typical
 
     from bars
+    left join typical using (exchange, market, symbol, interval_minutes, hour_at)
 
 )
 

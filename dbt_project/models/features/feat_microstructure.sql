@@ -1,8 +1,13 @@
 {# What the trades of a bar show. The kline's taker volumes stand in where no trades landed. #}
 
+{% set windows = [
+    'amihud_20', 'amihud_60', 'mean_quote_volume_20', 'mean_quote_volume_60', 'mean_volume_60', 'mean_trade_count_60',
+    'net_volume_288', 'total_volume_288', 'kyle_lambda', 'trade_imbalance_autocorrelation_1',
+] %}
+
 with
 
-bars as (
+flows as (
 
     select
         exchange,
@@ -10,16 +15,17 @@ bars as (
         symbol,
         interval_minutes,
         opened_at,
-        available_at,
+        {{ arrived_with_all_before('available_at') }} as available_at,
+        bars_in_run,
+        {{ bar_opened_at('opened_at', 1440) }} as day_at,
         close_price,
-        volume,
-        quote_volume,
-        taker_buy_volume,
-        bars_in_run
+        buy_volume,
+        sell_volume,
+        total_volume,
+        net_volume,
+        trade_imbalance
 
-    from {{ ref('int_bars') }}
-
-    where not is_gap
+    from {{ ref('int_trade_flows') }}
 
 ),
 
@@ -31,67 +37,69 @@ trades as (
         symbol,
         interval_minutes,
         opened_at,
-        available_at as trades_available_at,
-        trade_count / (interval_minutes * 60) as trade_frequency,
-        {{ safe_divide('last_price - first_price', 'volume') }} as price_impact,
-        quote_volume as trade_quote_volume,
-        buy_volume as trade_buy_volume,
-        sell_volume as trade_sell_volume,
+        trade_count,
+        large_trade_count,
+        {{ safe_divide('large_quote_volume', 'quote_volume') }} as large_trade_ratio,
         trade_size_mean,
         trade_size_std,
         trade_size_skew,
+        {{ safe_divide('last_price - first_price', 'volume') }} as price_impact,
         roll_spread
 
     from {{ ref('int_trade_bars') }}
 
 ),
 
-flows as (
+windows as (
 
     select
-        *,
-        coalesce(trade_buy_volume, taker_buy_volume) as buy_volume,
-        coalesce(trade_sell_volume, volume - taker_buy_volume) as sell_volume,
-        coalesce(trade_quote_volume, quote_volume) as total_quote_volume,
-        case when bars_in_run > 1 then lag(close_price) over by_series end as previous_close_price
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        {{ windows | join(',\n        ') }}
 
-    from bars
-    left join trades using (exchange, market, symbol, interval_minutes, opened_at)
-
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    from {{ ref('int_trade_windows') }}
 
 ),
 
-changes as (
+vpins as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        completed_at,
+        available_at,
+        vpin
+
+    from {{ ref('int_vpin') }}
+
+),
+
+with_day as (
 
     select
         *,
-        buy_volume - sell_volume as net_volume,
-        close_price - previous_close_price as price_change,
-        {{ safe_divide('abs(close_price / previous_close_price - 1)', 'total_quote_volume') }} as illiquidity
+        bars_in_run * interval_minutes > {{ minutes_between('day_at', 'opened_at') }}
+        and count(net_volume) over today = count(*) over today as is_day_known,
+        cast(sum({{ exact_amount('net_volume') }}) over today as {{ type_float64() }}) as net_volume_day,
+        cast(sum({{ exact_amount('total_volume') }}) over today as {{ type_float64() }}) as total_volume_day
 
     from flows
 
+    window today as (
+        partition by exchange, market, symbol, interval_minutes, day_at
+        order by opened_at
+        rows between unbounded preceding and current row
+    )
+
 ),
 
-windowed as (
+with_vpin as (
 
-    select
-        *,
-        {{ mean_over(20, 'illiquidity') }} as amihud_20,
-        {{ mean_over(60, 'illiquidity') }} as amihud_60,
-        {{ mean_over(60, 'price_change * net_volume') }}
-        - {{ mean_over(60, 'price_change') }} * {{ mean_over(60, 'net_volume') }} as flow_covariance,
-        {{ mean_over(60, 'net_volume * net_volume') }} - power({{ mean_over(60, 'net_volume') }}, 2) as flow_variance,
-        {{ mean_over(288, 'net_volume') }} * 288 as cumulative_delta_288,
-        {{ mean_over(288, 'buy_volume + sell_volume') }} * 288 as traded_volume_288
-
-    from changes
-
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at),
-        last_20 as (by_series rows between 19 preceding and current row),
-        last_60 as (by_series rows between 59 preceding and current row),
-        last_288 as (by_series rows between 287 preceding and current row)
+    {{ as_of_join('with_day', 'vpins', ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440) }}
 
 ),
 
@@ -103,28 +111,44 @@ final as (
         symbol,
         interval_minutes,
         opened_at,
-        {{ arrived_with_all_before('greatest(available_at, coalesce(trades_available_at, available_at))') }}
-            as available_at,
+        available_at,
         buy_volume,
         sell_volume,
         net_volume,
+        trade_imbalance,
         {{ safe_divide('buy_volume', 'sell_volume') }} as buy_sell_ratio,
-        {{ safe_divide('buy_volume', 'buy_volume + sell_volume') }} as taker_buy_ratio,
+        {{ safe_divide('buy_volume', 'total_volume') }} as taker_buy_ratio,
+        trade_imbalance_autocorrelation_1,
+        large_trade_count,
+        large_trade_count / trade_count as large_trade_count_rel,
+        large_trade_ratio,
         trade_size_mean,
+        {{ safe_divide('trade_size_mean * mean_trade_count_60', 'mean_volume_60') }} - 1 as trade_size_mean_rel,
         trade_size_std,
         {{ safe_divide('trade_size_std', 'trade_size_mean') }} as trade_size_std_rel,
         trade_size_skew,
-        trade_frequency,
+        trade_count / (interval_minutes * 60) as trade_frequency,
+        {{ safe_divide('trade_count', 'mean_trade_count_60') }} - 1 as trade_frequency_rel,
         price_impact,
-        {{ safe_divide('flow_covariance', 'flow_variance') }} as kyle_lambda,
+        price_impact * mean_volume_60 / close_price as price_impact_rel,
+        kyle_lambda,
+        kyle_lambda * mean_volume_60 / close_price as kyle_lambda_rel,
         roll_spread,
         roll_spread / close_price as roll_spread_rel,
         amihud_20,
+        amihud_20 * mean_quote_volume_20 as amihud_20_rel,
         amihud_60,
-        cumulative_delta_288,
-        {{ safe_divide('cumulative_delta_288', 'traded_volume_288') }} as cumulative_delta_288_rel
+        amihud_60 * mean_quote_volume_60 as amihud_60_rel,
+        case when is_day_known then net_volume_day end as cumulative_delta_day,
+        case when is_day_known then {{ safe_divide('net_volume_day', 'total_volume_day') }} end
+            as cumulative_delta_day_rel,
+        net_volume_288 as cumulative_delta_288,
+        {{ safe_divide('net_volume_288', 'total_volume_288') }} as cumulative_delta_288_rel,
+        vpin
 
-    from windowed
+    from with_vpin
+    left join trades using (exchange, market, symbol, interval_minutes, opened_at)
+    left join windows using (exchange, market, symbol, interval_minutes, opened_at)
 
 )
 

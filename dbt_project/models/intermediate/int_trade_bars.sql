@@ -44,7 +44,9 @@ summed as (
         max_by(last_price, minute_at) as last_price,
         min(smallest_quantity) as smallest_quantity,
         max(largest_quantity) as largest_quantity,
-        {% for column in ['volume', 'quote_volume', 'buy_volume', 'sell_volume'] -%}
+        case when count(large_trade_count) = count(*) then cast(sum(large_trade_count) as bigint) end
+            as large_trade_count,
+        {% for column in ['volume', 'quote_volume', 'buy_volume', 'sell_volume', 'large_quote_volume'] -%}
             {{ exact_sum(column) }} as {{ column }},
         {% endfor -%}
         {% for column in [
@@ -110,6 +112,8 @@ final as (
         quote_volume,
         buy_volume,
         sell_volume,
+        large_trade_count,
+        large_quote_volume,
         trade_size_mean,
         sqrt(greatest(trade_size_variance, 0)) as trade_size_std,
         case

@@ -2,6 +2,21 @@
 
 with
 
+limits as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        is_aggregate,
+        traded_on,
+        large_notional,
+        available_at as large_notional_available_at
+
+    from {{ ref('int_trade_size_limits') }}
+
+),
+
 trades as (
 
     select
@@ -11,37 +26,44 @@ trades as (
         is_aggregate,
         trade_id,
         {{ bar_opened_at('traded_at', 1) }} as minute_at,
-        available_at,
+        greatest(available_at, coalesce(large_notional_available_at, available_at)) as available_at,
         price,
         quantity,
         quote_quantity,
-        is_buyer_maker
+        is_buyer_maker,
+        large_notional
 
     from {{ ref('stg_trades') }}
+    left join limits using (exchange, market, symbol, is_aggregate, traded_on)
 
 ),
 
-changes as (
+minutes as (
 
     select
-        *,
-        price - lag(price) over by_minute as price_change
+        exchange,
+        market,
+        symbol,
+        is_aggregate,
+        minute_at,
+        max(available_at) as available_at,
+        count(*) as trade_count,
+        min(quantity) as smallest_quantity,
+        max(quantity) as largest_quantity,
+        {{ exact_sum('quantity') }} as volume,
+        {{ exact_sum('quote_quantity') }} as quote_volume,
+        {{ exact_sum('case when is_buyer_maker then 0 else quantity end') }} as buy_volume,
+        {{ exact_sum('case when is_buyer_maker then quantity else 0 end') }} as sell_volume,
+        max(large_notional) as large_notional,
+        count(case when quote_quantity >= large_notional then 1 end) as large_trade_count,
+        {{ exact_sum('case when quote_quantity >= large_notional then quote_quantity else 0 end') }}
+            as large_quote_volume,
+        {{ ordered_values('price', 'trade_id') }} as prices,
+        {{ ordered_values('quantity', 'trade_id') }} as quantities
 
     from trades
 
-    window by_minute as (partition by exchange, market, symbol, is_aggregate, minute_at order by trade_id)
-
-),
-
-pairs as (
-
-    select
-        *,
-        lag(price_change) over by_minute as previous_price_change
-
-    from changes
-
-    window by_minute as (partition by exchange, market, symbol, is_aggregate, minute_at order by trade_id)
+    group by exchange, market, symbol, is_aggregate, minute_at
 
 ),
 
@@ -53,27 +75,28 @@ final as (
         symbol,
         is_aggregate,
         minute_at,
-        max(available_at) as available_at,
-        count(*) as trade_count,
-        min_by(price, trade_id) as first_price,
-        max_by(price, trade_id) as last_price,
-        min(quantity) as smallest_quantity,
-        max(quantity) as largest_quantity,
-        {{ exact_sum('quantity') }} as volume,
-        {{ exact_sum('quote_quantity') }} as quote_volume,
-        {{ exact_sum('case when is_buyer_maker then 0 else quantity end') }} as buy_volume,
-        {{ exact_sum('case when is_buyer_maker then quantity else 0 end') }} as sell_volume,
-        {{ ordered_sum('quantity * quantity', 'trade_id') }} as quantity_square_sum,
-        {{ ordered_sum('quantity * quantity * quantity', 'trade_id') }} as quantity_cube_sum,
-        count(previous_price_change) as pair_count,
-        {{ ordered_sum('case when previous_price_change is not null then price_change end', 'trade_id') }}
-            as change_sum,
-        {{ ordered_sum('previous_price_change', 'trade_id') }} as previous_change_sum,
-        {{ ordered_sum('price_change * previous_price_change', 'trade_id') }} as change_product_sum
+        available_at,
+        trade_count,
+        {{ level('prices', 0) }} as first_price,
+        {{ level('prices', 'trade_count - 1') }} as last_price,
+        smallest_quantity,
+        largest_quantity,
+        volume,
+        quote_volume,
+        buy_volume,
+        sell_volume,
+        {{ power_sum('quantities', 2) }} as quantity_square_sum,
+        {{ power_sum('quantities', 3) }} as quantity_cube_sum,
+        greatest(trade_count - 2, 0) as pair_count,
+        {# The changes of a minute add up to the difference of its ends. #}
+        case when trade_count > 2 then {{ level('prices', 'trade_count - 1') }} - {{ level('prices', 1) }} end as change_sum,
+        case when trade_count > 2 then {{ level('prices', 'trade_count - 2') }} - {{ level('prices', 0) }} end
+            as previous_change_sum,
+        {{ change_product_sum('prices') }} as change_product_sum,
+        case when large_notional is not null then large_trade_count end as large_trade_count,
+        case when large_notional is not null then large_quote_volume end as large_quote_volume
 
-    from pairs
-
-    group by exchange, market, symbol, is_aggregate, minute_at
+    from minutes
 
 )
 

@@ -1,15 +1,13 @@
 {# Order-book snapshots, typed and deduplicated by their last update id. #}
 
-with
-
-books as (
-
+{% set landed -%}
     select
         exchange,
         market,
         symbol,
         last_update_id,
         {{ utc('coalesce(transact_time, event_time, received_at)') }} as snapshot_at,
+        cast({{ utc('coalesce(transact_time, event_time, received_at)') }} as date) as snapshot_on,
         bid_prices,
         bid_quantities,
         ask_prices,
@@ -18,19 +16,19 @@ books as (
         {{ utc('received_at') }} as received_at
 
     from {{ source('raw', 'books') }}
+{%- endset %}
 
-),
+with
 
 latest as (
 
-    select *
-
-    from books
-
-    qualify row_number() over (
-        partition by exchange, market, symbol, last_update_id
-        order by received_at desc, source
-    ) = 1
+    {{ one_per_id(
+        landed,
+        keys=['exchange', 'market', 'symbol'],
+        day='snapshot_on',
+        id='last_update_id',
+        order='received_at desc, source',
+    ) }}
 
 ),
 
@@ -42,6 +40,7 @@ final as (
         symbol,
         last_update_id,
         snapshot_at,
+        snapshot_on,
         bid_prices,
         bid_quantities,
         ask_prices,

@@ -1,9 +1,6 @@
 {# Raw and aggregate trades, typed and deduplicated by their id. #}
 
-with
-
-trades as (
-
+{% set landed -%}
     select
         exchange,
         market,
@@ -11,6 +8,7 @@ trades as (
         is_aggregate,
         trade_id,
         {{ utc('transact_time') }} as traded_at,
+        cast({{ utc('transact_time') }} as date) as traded_on,
         price,
         quantity,
         coalesce(quote_quantity, price * quantity) as quote_quantity,
@@ -19,19 +17,19 @@ trades as (
         {{ utc('received_at') }} as received_at
 
     from {{ source('raw', 'trades') }}
+{%- endset %}
 
-),
+with
 
 latest as (
 
-    select *
-
-    from trades
-
-    qualify row_number() over (
-        partition by exchange, market, symbol, is_aggregate, trade_id
-        order by received_at desc, source
-    ) = 1
+    {{ one_per_id(
+        landed,
+        keys=['exchange', 'market', 'symbol', 'is_aggregate'],
+        day='traded_on',
+        id='trade_id',
+        order='received_at desc, source',
+    ) }}
 
 ),
 
@@ -44,6 +42,7 @@ final as (
         is_aggregate,
         trade_id,
         traded_at,
+        traded_on,
         price,
         quantity,
         quote_quantity,

@@ -1,0 +1,100 @@
+{# Who took how much in a bar and how the price moved: from trades, where none landed from the taker volumes of the kline. #}
+
+with
+
+bars as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        available_at,
+        close_price,
+        volume,
+        quote_volume,
+        trade_count as kline_trade_count,
+        taker_buy_volume,
+        bars_in_run
+
+    from {{ ref('int_bars') }}
+
+    where not is_gap
+
+),
+
+trades as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        available_at as trades_available_at,
+        trade_count,
+        quote_volume as trade_quote_volume,
+        buy_volume as trade_buy_volume,
+        sell_volume as trade_sell_volume
+
+    from {{ ref('int_trade_bars') }}
+
+),
+
+flows as (
+
+    select
+        *,
+        coalesce(trade_buy_volume, taker_buy_volume) as buy_volume,
+        coalesce(trade_sell_volume, volume - taker_buy_volume) as sell_volume,
+        coalesce(trade_quote_volume, quote_volume) as total_quote_volume,
+        cast(coalesce(trade_count, kline_trade_count) as {{ type_float64() }}) as total_trade_count
+
+    from bars
+    left join trades using (exchange, market, symbol, interval_minutes, opened_at)
+
+    order by exchange, market, symbol, interval_minutes, opened_at
+
+),
+
+changes as (
+
+    select
+        *,
+        buy_volume + sell_volume as total_volume,
+        buy_volume - sell_volume as net_volume,
+        {{ safe_divide('buy_volume - sell_volume', 'buy_volume + sell_volume') }} as trade_imbalance,
+        {{ lag_in_run('close_price', 1) }} as previous_close_price
+
+    from flows
+
+),
+
+final as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        greatest(available_at, coalesce(trades_available_at, available_at)) as available_at,
+        bars_in_run,
+        close_price,
+        buy_volume,
+        sell_volume,
+        total_volume,
+        total_quote_volume,
+        total_trade_count,
+        net_volume,
+        trade_imbalance,
+        {{ lag_in_run('trade_imbalance', 1) }} as previous_trade_imbalance,
+        close_price - previous_close_price as price_change,
+        {{ safe_divide('abs(close_price / previous_close_price - 1)', 'total_quote_volume') }} as illiquidity
+
+    from changes
+
+)
+
+select * from final
