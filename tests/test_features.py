@@ -311,7 +311,7 @@ def test_the_calendar_equals_that_of_pandas(whole: Path) -> None:
             / 60,
         }
     )
-    assert set(expected) | {*KEY, "available_at"} == set(rows)
+    assert set(expected) | {*KEY, "available_at", "volume_vs_typical"} == set(rows)
     assert_equal(rows, expected)
 
 
@@ -333,24 +333,24 @@ def test_cutting_the_data_at_any_time_changes_no_feature_before_it(
         pd.testing.assert_frame_equal(expected, cut, check_exact=True)
 
 
-def test_starting_later_changes_no_feature_once_its_window_is_full(
+def test_starting_later_changes_no_book_feature_once_its_window_is_full(
     whole: Path, working: Path, market: dict[str, pd.DataFrame], manifest: dict[str, Any]
 ) -> None:
     clock = {"klines": "open_time", "trades": "transact_time", "books": "transact_time"}
     start = market["klines"].open_time.min() + pd.Timedelta(minutes=1200)
     later = {name: frame[frame[clock[name]] >= start] for name, frame in market.items()}
-    database = built("later", later, select="+features", working=working)
-    for family in set(FAMILIES) - {"feat_ta"}:
-        lookback = manifest["nodes"][f"model.tapehouse.{family}"]["config"]["meta"]["lookback_bars"]
-        query = f"""
-            select * from {family}
-            where interval_minutes = 1
-                and opened_at >= timestamp '{start.tz_localize(None)}' + to_minutes({lookback})
-            order by symbol, opened_at
-        """
-        expected, part = table(whole, query), table(database, query)
-        assert len(part) > 100
-        pd.testing.assert_frame_equal(expected, part, check_exact=False, rtol=1e-9, atol=1e-12)
+    database = built("later", later, select="+feat_orderflow", working=working)
+    described = manifest["nodes"]["model.tapehouse.feat_orderflow"]
+    query = f"""
+        select * from feat_orderflow
+        where interval_minutes = 1
+            and opened_at >= timestamp '{start.tz_localize(None)}'
+                + to_minutes({described["config"]["meta"]["lookback_bars"]})
+        order by symbol, opened_at
+    """
+    expected, part = table(whole, query), table(database, query)
+    assert len(part) > 100
+    pd.testing.assert_frame_equal(expected, part, check_exact=True)
 
 
 def test_recorded_bars_give_the_indicators_of_talib(working: Path, shared_data: Path) -> None:

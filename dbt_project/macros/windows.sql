@@ -73,12 +73,3 @@
 {% macro if_full(bars, expression) -%}
     case when bars_in_run >= {{ bars }} then {{ expression }} end
 {%- endmacro %}
-
-
-{# The mean of an expression over the window `last_<bars>`, NULL where one is NULL or a bar is missing. #}
-{% macro mean_over(bars, expression) -%}
-    case
-        when bars_in_run >= {{ bars }} and count({{ expression }}) over last_{{ bars }} = {{ bars }}
-            then avg({{ expression }}) over last_{{ bars }}
-    end
-{%- endmacro %}

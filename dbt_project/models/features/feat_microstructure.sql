@@ -64,20 +64,6 @@ windows as (
 
 ),
 
-vpins as (
-
-    select
-        exchange,
-        market,
-        symbol,
-        completed_at,
-        available_at,
-        vpin
-
-    from {{ ref('int_vpin') }}
-
-),
-
 with_day as (
 
     select
@@ -99,7 +85,9 @@ with_day as (
 
 with_vpin as (
 
-    {{ as_of_join('with_day', 'vpins', ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440) }}
+    {{ as_of_join(
+        'with_day', ref('int_vpin'), ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440
+    ) }}
 
 ),
 
