@@ -26,11 +26,12 @@ CHANGES = {"dearer": (1.2, 1.0), "cheaper": (0.8, 3.0), "busier": (1.001, 9.0)}
 COPIES = {f"{name} {bar}": (bar, *CHANGES[name]) for bar in CHANGED_BARS for name in CHANGES}
 EXCHANGES = [ORIGINAL, *COPIES]
 PRICES = ["open_price", "high_price", "low_price", "close_price"]
-#: No bounded window to the last bit: framed sums of doubles, and flows since a book of any age.
-UNPROVED = {
-    *("amihud_20", "amihud_60", "kyle_lambda"),
-    *("cumulative_delta_288", "cumulative_delta_288_rel"),
-    *("ofi_1", "ofi_1_rel", "ofi_5", "ofi_5_rel"),
+#: Flows since a book of any age have no bounded window; VPIN comes from 1-minute bars and is proved with them in
+#: test_features_trades.
+UNPROVED = {"ofi_1", "ofi_1_rel", "ofi_5", "ofi_5_rel", "vpin"}
+#: The limit of a day shows only in bars with a trade between the old one and the new.
+SELDOM_SEEN = {
+    f"feat_microstructure.large_trade_{name}" for name in ("count", "count_rel", "ratio")
 }
 
 
@@ -93,7 +94,12 @@ def original_trades() -> pd.DataFrame:
             )
         )
     trades = pd.concat(frames, ignore_index=True)
-    return trades.assign(market="um", is_aggregate=False, available_at=trades.traded_at)
+    return trades.assign(
+        market="um",
+        is_aggregate=False,
+        available_at=trades.traded_at,
+        traded_on=trades.traded_at.dt.floor("D"),
+    )
 
 
 def original_books() -> pd.DataFrame:
@@ -123,7 +129,11 @@ def original_books() -> pd.DataFrame:
         )
     books = pd.concat(frames, ignore_index=True)
     books = books[~books.opened_at.isin(START + STEP * np.array(BARS_WITHOUT_BOOKS))]
-    return books.assign(market="um", available_at=books.snapshot_at)
+    return books.assign(
+        market="um",
+        available_at=books.snapshot_at,
+        snapshot_on=books.snapshot_at.dt.floor("D"),
+    )
 
 
 def copies(original: pd.DataFrame, change: Any) -> pd.DataFrame:
@@ -306,6 +316,7 @@ def test_the_oldest_bar_of_its_window_changes_a_value_or_makes_it_known(
         f"{seen.first_known} make it known"
         for column, (meta, seen) in spans.items()
         if not meta.get("is_unbounded")
+        and column not in SELDOM_SEEN
         and window_bars(meta) not in (seen.changed_by, seen.first_known)
     ]
     assert wrong == []

@@ -81,13 +81,10 @@
 {% macro change_product_sum(list) %}{{ return(adapter.dispatch('change_product_sum', 'tapehouse')(list)) }}{% endmacro %}
 
 {% macro default__change_product_sum(list) -%}
-    {% set inner = list ~ '[2:-2]' -%}
-    case
-        when len({{ list }}) > 2 then list_inner_product(
-            list_transform({{ inner }}, lambda value, place: value - {{ list }}[place]),
-            list_transform({{ inner }}, lambda value, place: {{ list }}[place + 2] - value)
-        )
-    end
+    list_sum(list_transform(
+        range(2, len({{ list }})),
+        lambda place: ({{ list }}[place + 1] - {{ list }}[place]) * ({{ list }}[place] - {{ list }}[place - 1])
+    ))
 {%- endmacro %}
 
 {% macro bigquery__change_product_sum(list) -%}

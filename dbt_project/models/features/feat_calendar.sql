@@ -1,4 +1,4 @@
-{# Where a bar lies in the hour, the day, the week and the funding schedule, in UTC, and how its volume compares with that hour's. #}
+{# Where a bar lies in the day, the week and the funding schedule, in UTC, and how usual its volume is at that hour. #}
 
 {% set funding_minutes = var('funding_interval_minutes') %}
 {% set days = var('typical_volume_days') %}
@@ -57,7 +57,8 @@ typical as (
         case
             when sum(bar_count) over days_before = {{ days }} * greatest(60 / interval_minutes, 1)
                 and {{ minutes_between('min(hour_at) over days_before', 'hour_at') }} = {{ days * 1440 }}
-                then cast(sum(volume_of_hour) over days_before as {{ type_float64() }}) / sum(bar_count) over days_before
+                then cast(sum(volume_of_hour) over days_before as {{ type_float64() }})
+                    / sum(bar_count) over days_before
         end as typical_volume
 
     from hours

@@ -1,4 +1,4 @@
-{# Who took how much in a bar and how the price moved: from trades, where none landed from the taker volumes of the kline. #}
+{# Who took how much in a bar and how the price moved, from trades, or from the kline where none landed. #}
 
 with
 

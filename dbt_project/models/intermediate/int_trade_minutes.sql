@@ -89,7 +89,8 @@ final as (
         {{ power_sum('quantities', 3) }} as quantity_cube_sum,
         greatest(trade_count - 2, 0) as pair_count,
         {# The changes of a minute add up to the difference of its ends. #}
-        case when trade_count > 2 then {{ level('prices', 'trade_count - 1') }} - {{ level('prices', 1) }} end as change_sum,
+        case when trade_count > 2 then {{ level('prices', 'trade_count - 1') }} - {{ level('prices', 1) }} end
+            as change_sum,
         case when trade_count > 2 then {{ level('prices', 'trade_count - 2') }} - {{ level('prices', 0) }} end
             as previous_change_sum,
         {{ change_product_sum('prices') }} as change_product_sum,

@@ -1,18 +1,20 @@
 {# What trade flows tell over 20, 60 and 288 bars; each total is built from those over a part of the bars. #}
 
-{% set flows = ['net_volume', 'total_volume'] %}
+{% set over_288 = ['net_volume', 'total_volume'] %}
+{% set over_20 = ['illiquidity', 'total_quote_volume'] %}
+{% set over_60 = ['price_change', 'trade_imbalance', 'total_trade_count'] %}
 {% set products = {
     'change_flow': 'price_change * net_volume',
     'flow_square': 'net_volume * net_volume',
     'imbalance_square': 'trade_imbalance * trade_imbalance',
     'imbalance_product': 'trade_imbalance * previous_trade_imbalance',
 } %}
-{% set over_60 = ['price_change', 'trade_imbalance', 'total_trade_count'] + products | list %}
+{% set all = over_288 + over_20 + over_60 + products | list %}
 {% set layers = [
-    {'bars': 4, 'totals': [(flows + ['illiquidity', 'total_quote_volume'] + over_60, 1, 4)]},
-    {'bars': 20, 'totals': [(flows + ['illiquidity', 'total_quote_volume'] + over_60, 4, 5), (flows, 4, 4)]},
-    {'bars': 60, 'totals': [(flows + ['illiquidity', 'total_quote_volume'] + over_60, 20, 3), (flows, 16, 3)]},
-    {'bars': 288, 'totals': [(flows, 48, 6)]},
+    {'bars': 4, 'from': 1, 'totals': [(all, 1, 4)]},
+    {'bars': 20, 'from': 4, 'totals': [(all, 4, 5), (over_288, 4, 4)]},
+    {'bars': 60, 'from': 20, 'totals': [(all, 20, 3), (over_288, 16, 3)]},
+    {'bars': 288, 'from': 60, 'totals': [(over_288, 48, 6)]},
 ] %}
 
 with
@@ -21,7 +23,7 @@ over_1 as (
 
     select
         *,
-        {% for name in flows + ['illiquidity', 'total_quote_volume', 'price_change', 'trade_imbalance', 'total_trade_count'] -%}
+        {% for name in over_288 + over_20 + over_60 -%}
             {{ name }} as {{ name }}_1,
         {% endfor -%}
         {% for name, product in products.items() -%}
@@ -47,9 +49,7 @@ over_{{ layer.bars }} as (
                 {{- ',' if not (loop.last and last_total) }}
             {% endfor -%}
         {% endfor %}
-    from over_{{ {4: 1, 20: 4, 60: 20, 288: 60}[layer.bars] }}
-
-    window by_series as {{ sorted_series() }}
+    from over_{{ layer.from }}
 
 ),
 
@@ -59,12 +59,10 @@ earlier as (
 
     select
         *,
-        lag(trade_imbalance_60) over by_series as previous_imbalance_60,
-        lag(imbalance_square_60) over by_series as previous_square_60
+        {{ earlier('trade_imbalance_60') }} as previous_imbalance_60,
+        {{ earlier('imbalance_square_60') }} as previous_square_60
 
     from over_288
-
-    window by_series as {{ sorted_series() }}
 
 ),
 

@@ -1,4 +1,4 @@
-{# Volume buckets and who took in them. They start anew each UTC day; each holds the same share of the volume of the day before. #}
+{# Volume buckets and who took in them: each holds the same share of the volume of the UTC day before. #}
 
 {% set buckets = var('vpin_buckets') %}
 {% set amounts = ['volume', 'net_volume'] %}
