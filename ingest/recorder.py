@@ -17,6 +17,7 @@ from ingest.settings import Market, Settings
 
 # Candles come every two seconds at the latest: a longer silence is a dead connection.
 SILENCE_S = 30.0
+CLOSING_S = 5.0
 _MESSAGE = "message"
 
 
@@ -123,12 +124,21 @@ async def _listen(
     on_message: Callable[[str, Any], None],
 ) -> None:
     exchange = _Spot(on_message) if market == "spot" else _Futures(on_message)
+    following = [asyncio.create_task(_follow(exchange, address)) for address in addresses]
     try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await asyncio.gather(*(_follow(exchange, address) for address in addresses))
+        done, _ = await asyncio.wait(
+            following, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
+        )
+        for task in done:
+            task.result()
     finally:
-        await exchange.close()
+        # Every wait here has an end: a connection that will not close must not keep what was heard.
+        for task in following:
+            task.cancel()
+        await asyncio.wait(following, timeout=CLOSING_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSING_S):
+                await exchange.close()
 
 
 async def _follow(exchange: Any, address: str) -> None:
@@ -139,4 +149,6 @@ async def _follow(exchange: Any, address: str) -> None:
     async for attempt in attempts:
         with attempt:
             while True:
-                await asyncio.wait_for(exchange.watch(address, _MESSAGE), SILENCE_S)
+                # Not wait_for: until Python 3.12 it drops a cancellation that meets a message.
+                async with asyncio.timeout(SILENCE_S):
+                    await exchange.watch(address, _MESSAGE)

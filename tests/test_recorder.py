@@ -1,5 +1,6 @@
 """Live recording: messages, segments, and the exchange's streams over real sockets."""
 
+import asyncio
 import gzip
 import json
 import math
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from ingest import messages, warehouse
+from ingest import messages, recorder, warehouse
 from ingest.kinds import KINDS
 from ingest.recorder import record
 from ingest.segments import SegmentWriter, land_segments, read_lines, recover
@@ -149,6 +150,25 @@ def test_a_lost_connection_is_taken_up_again(tmp_path: Path) -> None:
         heard: list[int] = []
         record(settings, seconds=4, clock=clock, on_message=heard.append)
     assert heard[-1] > 120
+
+
+class Busy:
+    """A connection on which a message arrives at every turn of the loop."""
+
+    async def watch(self, *_arguments: str) -> None:
+        await asyncio.sleep(0)
+
+
+def test_following_a_busy_stream_ends_when_it_is_told_to() -> None:
+    async def ended() -> bool:
+        task = asyncio.create_task(recorder._follow(Busy(), "address"))
+        await asyncio.sleep(0.001)
+        task.cancel()
+        _, waiting = await asyncio.wait([task], timeout=0.2)
+        task.cancel()
+        return not waiting
+
+    assert all(asyncio.run(ended()) for _ in range(100))
 
 
 def test_silence_is_a_failure_that_names_the_addresses(tmp_path: Path) -> None:
