@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from ml.trainers import Fitted, Part, Task, TrainingError, trainer
 
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "VIZIER_DEFAULT": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    # A grid is laid out beforehand and leaves nothing to draw.
+    "GRID_SEARCH": lambda seed: optuna.samplers.RandomSampler(seed=seed),
     "RANDOM_SEARCH": lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
 
@@ -97,12 +100,16 @@ def find(
     higher = metrics.IS_BETTER_HIGHER[search.objective]
     # Whatever Optuna has to say, the registry says: it would print a line per trial.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = _sampler(parsed.search, seed)
+    sampler = SAMPLERS[search.algorithm](seed)
     study = optuna.create_study(direction="maximize" if higher else "minimize", sampler=sampler)
+    grid = _grid(search) if search.algorithm == "GRID_SEARCH" else []
+    for combination in grid:
+        study.enqueue_trial(combination)
     trials: list[Trial] = []
     best: tuple[float, int, Chosen, Fitted] | None = None
     deadline = time.monotonic() + search.budget_s
-    while len(trials) < search.trials and time.monotonic() < deadline:
+    wanted = min(search.trials, len(grid) or search.trials)
+    while len(trials) < wanted and time.monotonic() < deadline:
         asked = study.ask()
         chosen, tried = _suggest(parsed, search, asked)
         try:
@@ -119,8 +126,6 @@ def find(
         study.tell(asked, value)
         if best is None or (value > best[0] if higher else value < best[0]):
             best = value, len(trials) - 1, chosen, fitted
-        if isinstance(sampler, optuna.samplers.GridSampler) and sampler.is_exhausted(study):
-            break
     if best is None:
         reasons = sorted({trial.error or "no finite metric" for trial in trials})
         raise TrainingError(
@@ -129,15 +134,13 @@ def find(
     return best[2], best[3], trials, best[1]
 
 
-def _sampler(search: Search, seed: int) -> optuna.samplers.BaseSampler:
-    if search.algorithm in SAMPLERS:
-        return SAMPLERS[search.algorithm](seed)
-    grid = {
-        _name(kind, name): list(range(len(space.candidates)))
+def _grid(search: Search) -> list[dict[str, int]]:
+    """Return every combination of candidates, by their positions."""
+    return [
+        dict(zip((_name(kind, name) for name in spaces), positions, strict=True))
         for kind, spaces in search.spaces.items()
-        for name, space in spaces.items()
-    }
-    return optuna.samplers.GridSampler(grid, seed=seed)
+        for positions in product(*(range(len(space.candidates)) for space in spaces.values()))
+    ]
 
 
 def _suggest(parsed: Options, search: Search, trial: optuna.Trial) -> tuple[Chosen, dict[str, Any]]:
