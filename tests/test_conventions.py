@@ -58,11 +58,8 @@ WITHOUT_SYMBOLS = {
 
 
 KEY = {"exchange", "market", "symbol", "interval_minutes", "opened_at", "available_at"}
-#: Of trades and books, on their way.
-UNTESTED = {
-    *("feat_calendar", "feat_microstructure", "feat_orderflow"),
-    *("int_book_bars", "int_book_snapshots", "int_trade_bars", "int_trade_minutes"),
-}
+#: Of books, on their way.
+UNTESTED = {"feat_orderflow", "int_book_bars", "int_book_snapshots"}
 
 
 def python_files(root: Path, *folders: str) -> list[Path]:
