@@ -51,6 +51,21 @@ LEAKY = {
         "bars asof left join (select symbol as funded_symbol, funded_at, funding_rate "
         "from {{ ref('stg_funding') }}) on symbol = funded_symbol and closed_at <= funded_at",
     ),
+    "headlines_by_publication": Leaky(
+        "headline_count",
+        "(select count(*) from {{ ref('stg_news') }} as news where news.published_at "
+        "between bars.available_at - interval 1 hour and bars.available_at)",
+    ),
+    "scores_by_their_headlines": Leaky(
+        "sentiment",
+        "(select sum(score) from {{ ref('stg_news_scores') }} as scores where scores.published_at "
+        "between bars.available_at - interval 1 hour and bars.available_at)",
+    ),
+    "fits_before_they_were_known": Leaky(
+        "omega",
+        "(select arg_max(omega, fitted_until) from {{ ref('stg_garch_parameters') }} as fits "
+        "where fits.symbol = bars.symbol and fits.fitted_until <= bars.closed_at)",
+    ),
     "centred_window": Leaky(
         "close_sma_5",
         f"avg(close_price) over ({BY_SERIES} order by opened_at "

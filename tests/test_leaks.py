@@ -29,6 +29,9 @@ EVENTS = {
     "books": ("transact_time", 0),
     "funding": ("funding_time", 0),
     "open_interest": ("create_time", 0),
+    "mark_prices": ("event_time", 0),
+    "liquidations": ("trade_time", 0),
+    "macro_bars": ("close_time", 0),
 }
 
 
@@ -41,7 +44,74 @@ def slow_series(generator: np.random.Generator) -> dict[str, pd.DataFrame]:
     steps = pd.DataFrame({"create_time": pd.date_range(START, periods=MINUTES // 5, freq="5min")})
     readings = keys.merge(steps, how="cross")
     readings["sum_open_interest"] = np.round(generator.uniform(1e4, 2e4, len(readings)), 3)
-    return {"funding": funding, "open_interest": readings}
+    marks = keys.merge(
+        pd.DataFrame({"event_time": pd.date_range(START, periods=MINUTES, freq="min")}), how="cross"
+    )
+    marks["index_price"] = np.round(1000 + generator.normal(0, 1, len(marks)), 2)
+    marks["mark_price"] = np.round(marks.index_price + generator.normal(0, 0.1, len(marks)), 2)
+    orders = (
+        marks[["exchange", "market", "symbol"]]
+        .iloc[::20]
+        .assign(
+            trade_time=marks.event_time.iloc[::20] + pd.Timedelta("7s"),
+            side=lambda rows: generator.choice(["BUY", "SELL"], len(rows)),
+            original_quantity=1.0,
+            filled_accumulated_quantity=1.0,
+            price=marks.mark_price.iloc[::20],
+            average_price=marks.mark_price.iloc[::20],
+        )
+    )
+    macro = pd.DataFrame({"series": ["spx", "dxy", "gold", "vix"]}).merge(
+        pd.DataFrame({"close_time": pd.date_range(START, periods=MINUTES // 5, freq="5min")}),
+        how="cross",
+    )
+    macro["close"] = np.round(100 + generator.normal(0, 1, len(macro)), 2)
+    return {
+        "funding": funding,
+        "open_interest": readings,
+        "mark_prices": marks,
+        "liquidations": orders,
+        "macro_bars": macro,
+    }
+
+
+def feeds(generator: np.random.Generator) -> dict[str, pd.DataFrame]:
+    """Headlines that arrive and are scored later or with them, and two fits of each series."""
+    count = MINUTES // 12
+    published = START + pd.to_timedelta(np.arange(count) * 12, unit="min")
+    arrived = published + pd.to_timedelta(generator.integers(0, 3000, count), unit="s")
+    news = pd.DataFrame(
+        {
+            "provider": "wire",
+            "news_id": np.arange(count).astype(str),
+            "published_time": published,
+            "arrival_time": arrived.where(np.arange(count) % 3 > 0),
+            "headline": "up",
+            "source": "file:news.csv",
+            "received_at": arrived,
+        }
+    )
+    scores = news.drop(columns="headline").assign(
+        scorer="vader",
+        score=np.round(generator.uniform(-1, 1, count), 4),
+        arrival_time=arrived + pd.to_timedelta(np.arange(count) % 2 * 11, unit="min"),
+    )
+    fits = pd.DataFrame({"exchange": "binance", "market": "um", "symbol": SYMBOLS}).merge(
+        pd.DataFrame(
+            {
+                "interval_minutes": np.int32(1),
+                "omega": [1e-8, 2e-8],
+                "alpha": [0.1, 0.2],
+                "beta": [0.8, 0.7],
+                "fitted_until": [START, START + pd.Timedelta(minutes=MINUTES * 2 // 3)],
+                "known_at": [START, START + pd.Timedelta(minutes=MINUTES * 3 // 4)],
+                "source": "arch",
+                "received_at": START + pd.Timedelta(days=30),
+            }
+        ),
+        how="cross",
+    )
+    return {"news": news, "news_scores": scores, "garch_parameters": fits}
 
 
 def live_market() -> dict[str, pd.DataFrame]:
@@ -67,7 +137,7 @@ def live_market() -> dict[str, pd.DataFrame]:
         # One row that arrived after the rows of several bars that followed it.
         row = market[name].index[market[name].source != "archive"][position]
         market[name].loc[row, "received_at"] += pd.Timedelta(minutes=6)
-    return market
+    return market | feeds(generator)
 
 
 @pytest.fixture(scope="module")
