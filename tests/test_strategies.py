@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MINUTES = 6_000
 SCALE = {"price": 8, "quantity": 4}
 WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
-# Its buckets have fixed edges, so the same market at another price falls into others.
-BUCKETED = {"volume_profile_poc_96_rel"}
+# Buckets with fixed edges: the same market at another price falls into others.
+BUCKETED = {"volume_profile_poc_96_rel", "large_trade_count_rel", "large_trade_ratio"}
 WRONG = [
     (
         {"name": "Momentum"},

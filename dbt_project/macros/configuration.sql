@@ -41,14 +41,18 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
         'funding_interval_minutes': ['whole number', 1, 1440],
         'funding_regime_fundings': ['whole number', 2, 10000],
         'holding_bars': ['whole number', 1, 1000],
+        'large_trade_buckets': ['whole number', 1, 1000],
+        'large_trade_percentile': ['whole number', 50, 99],
         'overfitting_blocks': ['whole number', 2, 20],
         'sharpe_minimum_days': ['whole number', 1, 10000],
         'slippage_bps': ['number', 0, 1000],
         'train_share': ['number', 0.01, 0.98],
         'triple_barrier_deviations': ['number', 0.001, 100],
         'validation_share': ['number', 0.01, 0.98],
+        'typical_volume_days': ['whole number', 1, 365],
         'vol_regime_bars': ['whole number', 10, 100000],
         'volume_profile_bucket_bps': ['number', 0.01, 1000],
+        'vpin_buckets': ['whole number', 2, 1000],
     }.items() -%}
         {%- do rules.append([name, is_between(settings[name], low, high, kind), 'a ' ~ kind ~ ' from ' ~ low ~ ' to ' ~ high]) -%}
     {%- endfor -%}
