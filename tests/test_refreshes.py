@@ -1,99 +1,187 @@
 """A warehouse refreshed after each of several landings equals one that was built at once."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
+import pyarrow as pa
 import pytest
-from features_fixtures import ROOT, random_market, write_raw
+from features_fixtures import write_raw
+from refreshes_fixtures import landings, write_whole
 
 LAYERS = ("intermediate", "features", "labels")
 
 
-def run(database: Path, *arguments: str) -> None:
-    """Run the feature library on a warehouse."""
-    layers = [f"+path:models/{layer}" for layer in LAYERS]
+@dataclass(frozen=True)
+class Wrong:
+    """A copy of a model in which a refresh goes wrong: what is replaced in its SQL and its yml."""
+
+    model: str
+    layer: str
+    sql: tuple[str, str] = ("", "")
+    meta: str = "{}"
+
+
+WRONG = {
+    "looks_back_too_little": Wrong(
+        "int_bar_oscillators", "intermediate", meta="{lookback_bars: 100}"
+    ),
+    "forgets_the_gap": Wrong("int_bars", "intermediate"),
+    "forgets_the_run": Wrong(
+        "int_bars", "intermediate", ("not is_gap", "false"), "{moved_back_by: last_bar_before}"
+    ),
+    "starts_anew": Wrong(
+        "int_bar_sessions", "intermediate", ("where opened_at < {{ changed }}", "where false")
+    ),
+    "looks_across_a_gap": Wrong(
+        "int_volatility", "intermediate", ("if_full(21, ", "if_full(1, "), "{lookback_bars: 21}"
+    ),
+    "knows_too_late": Wrong("feat_cross_asset", "features"),
+    "forgets_the_horizon": Wrong("lbl_return", "labels"),
+    "writes_too_little": Wrong(
+        "int_bar_returns",
+        "intermediate",
+        (
+            "where opened_at >= {{ changed }} {% endif %}",
+            "where opened_at > {{ changed }} {% endif %}",
+        ),
+        "{lookback_bars: 2}",
+    ),
+}
+
+
+def wrong_name(name: str) -> str:
+    return f"{WRONG[name].model.split('_')[0]}_{name}"
+
+
+@pytest.fixture(scope="module")
+def project(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the dbt project with the wrong models in it."""
+    root = tmp_path_factory.mktemp("wrong")
+    shutil.copy(project_root / "profiles.yml", root)
+    ignored = shutil.ignore_patterns("target", "logs")
+    shutil.copytree(project_root / "dbt_project", root / "dbt_project", ignore=ignored)
+    for name, wrong in WRONG.items():
+        folder = root / "dbt_project" / "models" / wrong.layer
+        sql = (folder / f"{wrong.model}.sql").read_text()
+        assert wrong.sql[0] in sql
+        (folder / f"{wrong_name(name)}.sql").write_text(sql.replace(*wrong.sql))
+        (folder / f"{wrong_name(name)}.yml").write_text(
+            f"models: [{{name: {wrong_name(name)}, config: {{meta: {wrong.meta}}}}}]"
+        )
+    return root
+
+
+def started(database: Path, project: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start to run the feature library on a warehouse."""
     command = [
-        *(str(Path(sys.executable).parent / "dbt"), "run", *(arguments or ("--select", *layers))),
-        *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
+        *(str(Path(sys.executable).parent / "dbt"), "run"),
+        *("--select", *(f"+path:models/{layer}" for layer in LAYERS), *arguments),
+        *("--project-dir", str(project / "dbt_project"), "--profiles-dir", str(project)),
         *("--target-path", str(database.parent / "target")),
         *("--log-path", str(database.parent / "logs")),
     ]
     environment = os.environ | {"TAPEHOUSE_DATABASE": str(database)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def land(database: Path, tables: dict[str, pd.DataFrame]) -> None:
+def run(database: Path, project: Path, *arguments: str) -> None:
+    process = started(database, project, *arguments)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+
+
+def run_until_killed(database: Path, project: Path, *, after: str) -> None:
+    """Run the feature library and kill dbt when it says that a model was written."""
+    with started(database, project) as process:
+        assert process.stdout is not None
+        assert any(
+            f"OK created sql incremental model main.{after}" in line for line in process.stdout
+        )
+        process.send_signal(signal.SIGKILL)
+
+
+def land(database: Path, tables: dict[str, pa.Table]) -> None:
     with duckdb.connect(database) as connection:
         connection.execute("set timezone = 'UTC'")
-        for name, frame in tables.items():
-            connection.register("frame", frame)
-            connection.execute(f"insert into raw.{name} by name select * from frame")
-            connection.unregister("frame")
-
-
-def landings(market: dict[str, pd.DataFrame]) -> list[dict[str, pd.DataFrame]]:
-    """Three landings: rows of the second day come late, some twice, some with other prices."""
-    klines, trades, books = market["klines"], market["trades"], market["books"]
-    days = [pd.Timestamp("2025-02-02", tz="UTC"), pd.Timestamp("2025-02-03", tz="UTC")]
-    late = (klines.index % 17 == 3) & (klines.symbol == "ETHUSDT")
-    first = klines[(klines.open_time < days[0]) & ~late]
-    second = klines[(klines.open_time >= days[0]) & (klines.open_time < days[1]) & ~late]
-    corrected = second.iloc[100:140].assign(
-        close=lambda rows: rows.high, received_at=lambda rows: rows.received_at + pd.Timedelta("1h")
-    )
-    third = pd.concat([klines[late | (klines.open_time >= days[1])], corrected, first.tail(50)])
-    return [
-        {"klines": first, "trades": trades[trades.transact_time < days[0]], "books": books},
-        {"klines": second, "trades": trades[trades.transact_time >= days[0]]},
-        {"klines": third},
-    ]
+        for name, rows in tables.items():
+            connection.register("rows", rows)
+            connection.execute(f"insert into raw.{name} by name select * from rows")
+            connection.unregister("rows")
 
 
 @pytest.fixture(scope="module")
-def warehouses(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A warehouse refreshed after each landing, once without feat_ta, and one built at once."""
+def warehouses(
+    project: Path,
+    project_root: Path,
+    manifest: dict[str, Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path]:
+    """A warehouse refreshed after each landing and one built at once from all."""
     working = tmp_path_factory.mktemp("refreshes")
+    shared = project_root.parent / "shared" / "data"
+    events = {
+        source["name"]: source["config"]["event_time"] for source in manifest["sources"].values()
+    }
+    write_whole(working / "whole.duckdb", shared if shared.is_dir() else None, events)
     refreshed, rebuilt = working / "refreshed" / "t.duckdb", working / "rebuilt" / "t.duckdb"
     for database in (refreshed, rebuilt):
         database.parent.mkdir()
         write_raw(database, {})
-    for number, tables in enumerate(landings(random_market(minutes=4000))):
-        land(refreshed, tables)
+    first, second, third = landings(working / "whole.duckdb", events)
+    for tables in (first, second, third):
         land(rebuilt, tables)
-        run(refreshed, *(["--exclude", "int_bar_windows+", "ds_*+"] if number == 1 else []))
-    run(rebuilt)
+    with ThreadPoolExecutor() as pool:
+        building = pool.submit(run, rebuilt, project)
+        land(refreshed, first)
+        run(refreshed, project)
+        land(refreshed, second)
+        run_until_killed(refreshed, project, after="int_bars")
+        run(refreshed, project, "--exclude", "int_bar_windows+", "lbl_return")
+        land(refreshed, third)
+        run(refreshed, project)
+        building.result()
     return refreshed, rebuilt
 
 
-def incremental_models(manifest: dict[str, Any]) -> list[str]:
-    return sorted(
-        node["name"]
-        for node in manifest["nodes"].values()
-        if node["resource_type"] == "model"
-        and node["fqn"][1] in LAYERS
-        and node["config"]["materialized"] != "view"
-    )
-
-
-def test_refreshed_tables_equal_rebuilt_ones(
-    warehouses: tuple[Path, Path], manifest: dict[str, Any]
-) -> None:
-    differing = {}
+def differing(warehouses: tuple[Path, Path]) -> dict[str, int]:
+    """How many rows of each table are in one of the warehouses only."""
+    found = {}
     with duckdb.connect() as connection:
         for name, database in zip(("refreshed", "rebuilt"), warehouses, strict=True):
             connection.execute(f"attach '{database}' as {name} (read_only)")
-        for model in incremental_models(manifest):
-            one, other = f"refreshed.main.{model}", f"rebuilt.main.{model}"
-            (rows,) = connection.execute(
+        for (table,) in connection.execute(
+            "select table_name from duckdb_tables() where database_name = 'rebuilt' "
+            "and schema_name = 'main' and regexp_matches(table_name, '^(int|feat|lbl)_')"
+        ).fetchall():
+            one, other = f"refreshed.main.{table}", f"rebuilt.main.{table}"
+            ((rows,),) = connection.execute(
                 f"select (select count(*) from (from {one} except all from {other})) "
                 f"+ (select count(*) from (from {other} except all from {one}))"
-            ).fetchone() or (0,)
-            if rows:
-                differing[model] = rows
-    assert differing == {}
+            ).fetchall()
+            found[table] = rows
+    return found
+
+
+def test_refreshed_tables_equal_rebuilt_ones_and_wrong_ones_do_not(
+    warehouses: tuple[Path, Path],
+) -> None:
+    rows = differing(warehouses)
+    assert {name for name, count in rows.items() if count} == {wrong_name(name) for name in WRONG}
+    assert len(rows) > 50
+
+
+def test_a_refresh_writes_from_the_first_changed_day_on(warehouses: tuple[Path, Path]) -> None:
+    with duckdb.connect(warehouses[0], read_only=True) as connection:
+        written = connection.execute(
+            "select model_name, max_by(changed_from, number) as last_from from refreshes "
+            "group by model_name having last_from < timestamp '2025-06-02'"
+        ).fetchall()
+    assert written == []
