@@ -15,18 +15,13 @@ from ingest.settings import Settings
 END = pd.Timestamp("2025-06-10 12:00", tz="UTC")
 LIVE = pd.Timestamp("2025-06-08 12:00", tz="UTC")
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
-# Minutes, and how many days before the end they begin and end: 2,528 bars until the regime of volatility is known.
+# Minutes, and how many days before the end they begin and end: the regime of volatility is known
+# after 2,528 bars.
 KLINES = {"1m": (1, 6, 0), "5m": (5, 14, 6), "15m": (15, 32, 14), "1h": (60, 113, 32)}
-# A hole that begins before midnight and ends after it, where the second and the third landing begin.
+# The first hole begins the day before the second landing, the series goes on in that landing.
 HOLES = {
-    "BTCUSDT": (
-        pd.Timestamp("2025-06-06 20:00", tz="UTC"),
-        pd.Timestamp("2025-06-07 03:00", tz="UTC"),
-    ),
-    "ETHUSDT": (
-        pd.Timestamp("2025-06-08 20:00", tz="UTC"),
-        pd.Timestamp("2025-06-09 03:00", tz="UTC"),
-    ),
+    "BTCUSDT": ("2025-06-06 20:00", "2025-06-07 18:00"),
+    "ETHUSDT": ("2025-06-08 10:00", "2025-06-08 10:07"),
 }
 RECORDED = {
     "um/klines_BTCUSDT_1m": "open_time >= 1750377600000",
@@ -90,8 +85,8 @@ def klines(symbol: str, seed: int) -> pd.DataFrame:
             )
         )
     rows = pd.concat(frames, ignore_index=True).assign(symbol=symbol, is_closed=True)
-    hole = HOLES[symbol]
-    is_missing = (rows.open_time >= hole[0]) & (rows.open_time < hole[1]) & (rows.interval == "1m")
+    start, end = (pd.Timestamp(moment, tz="UTC") for moment in HOLES[symbol])
+    is_missing = (rows.open_time >= start) & (rows.open_time < end) & (rows.interval == "1m")
     return arrived(rows[~is_missing], "open_time", seed)
 
 
@@ -242,7 +237,7 @@ def market() -> dict[str, pd.DataFrame]:
 def write_whole(database: Path, shared_data: Path | None, event_times: dict[str, str]) -> None:
     """Fill a new warehouse with the market and, as exchange `recorded`, with recorded files.
 
-    Recorded rows keep their times of day; each series is moved by whole days to end with the market.
+    Recorded rows keep their times of day; by whole days they are moved to end with the market.
     """
     write_raw(database, market())
     if shared_data is None:
@@ -292,7 +287,8 @@ def landings(database: Path, event_times: dict[str, str]) -> list[dict[str, pa.T
             is_late = "n % 29 = 0 and happened_at >= timestamptz '2025-06-07'"
             conditions = [
                 f"happened_at < timestamptz '2025-06-07 15:00' and not ({is_late})",
-                f"happened_at < timestamptz '2025-06-09' and (happened_at >= timestamptz '2025-06-07 15:00' or {is_late})",
+                "happened_at < timestamptz '2025-06-09' "
+                f"and (happened_at >= timestamptz '2025-06-07 15:00' or {is_late})",
                 "happened_at >= timestamptz '2025-06-09'",
             ]
             for part, condition in zip(parts, conditions, strict=True):

@@ -170,15 +170,18 @@
 {%- endmacro %}
 
 
-{# For gaps, which lie between two bars: the last bar before the change of a series that goes on after it. #}
+{# For gaps, which lie between two bars: the last bar before the change of a series with a gap up to the change. #}
 {% macro last_bar_before(change) -%}
     (
         select least({{ change }}, coalesce(min(last_opened_at), {{ change }})) from (
-            select max(case when opened_at < {{ change }} then opened_at end) as last_opened_at
+            select
+                interval_minutes,
+                max(case when opened_at < {{ change }} then opened_at end) as last_opened_at
             from {{ ref('int_klines') }}
             group by exchange, market, symbol, interval_minutes
             having max(opened_at) >= {{ change }}
         ) as series
+        where {{ add_minutes('last_opened_at', 'interval_minutes') }} < {{ change }}
     )
 {%- endmacro %}
 
