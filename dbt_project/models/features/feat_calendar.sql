@@ -1,5 +1,7 @@
 {# Where a bar lies in the day, the week and the funding schedule, in UTC, and how usual its volume is at that hour. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
 {% set funding_minutes = var('funding_interval_minutes') %}
 {% set days = var('typical_volume_days') %}
 
@@ -25,6 +27,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -101,3 +104,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

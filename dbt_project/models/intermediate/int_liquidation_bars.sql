@@ -1,5 +1,8 @@
 {# Forced orders summed to bars: those that had arrived when the bar did. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 liquidations as (
@@ -14,6 +17,8 @@ liquidations as (
         available_at
 
     from {{ ref('stg_liquidations') }}
+
+    {% if is_incremental() %} where liquidated_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -56,6 +61,7 @@ in_time as (
         and placed.available_at <= bars.available_at
 
     where not bars.is_gap
+        {% if is_incremental() %} and bars.opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -78,3 +84,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
