@@ -1,4 +1,4 @@
-"""The reference pages under `docs/reference`, from dbt's manifest, the settings and the command."""
+"""The reference pages and the lineage under `docs`, from dbt's manifest and the command."""
 
 import inspect
 import json
@@ -16,8 +16,9 @@ from typer.cli import get_docs_for_click
 
 from ingest.settings import PROJECT_ROOT, Settings
 from orchestration.cli import app
+from orchestration.lineage import picture
 
-DIRECTORY = PROJECT_ROOT / "docs" / "reference"
+DIRECTORY = PROJECT_ROOT / "docs"
 PROJECT = PROJECT_ROOT / "dbt_project"
 LAYERS = {
     "staging": "what landed, typed, one row per natural key",
@@ -62,14 +63,15 @@ def pages(manifest: Mapping[str, Any]) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Markdown by the name of the file.
+        Markdown, and the picture of the lineage, by the path of the file under `docs`.
     """
     return {
-        "features.md": features(manifest),
-        "labels.md": labels(manifest),
-        "tables.md": tables(manifest),
-        "configuration.md": configuration(manifest),
-        "cli.md": command_line(),
+        "lineage.svg": picture(manifest),
+        "reference/features.md": features(manifest),
+        "reference/labels.md": labels(manifest),
+        "reference/tables.md": tables(manifest),
+        "reference/configuration.md": configuration(manifest),
+        "reference/cli.md": command_line(),
     }
 
 
@@ -190,7 +192,7 @@ def parsed_manifest() -> dict[str, Any]:
 
 def main() -> None:
     """Write every page."""
-    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (DIRECTORY / "reference").mkdir(parents=True, exist_ok=True)
     for name, text in pages(parsed_manifest()).items():
         (DIRECTORY / name).write_text(text)
 
