@@ -24,7 +24,8 @@ class Settings(BaseSettings):
     exchange : str
         Label that lands in the ``exchange`` column.
     exchange_url : str or None
-        Base address of REST, WebSocket and archives; None is the real exchange.
+        Base address of REST, WebSocket and archives, such as that of ``tapehouse simulate``; None is
+        the real exchange.
     symbols : list of str
         Symbols to ingest when a command names none.
     market : {"spot", "um"}

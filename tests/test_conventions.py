@@ -204,6 +204,17 @@ def test_every_feature_and_label_says_how_far_it_looks(manifest: dict[str, Any])
     assert wrong == []
 
 
+def test_every_feature_and_label_says_when_it_is_null(manifest: dict[str, Any]) -> None:
+    wrong = [
+        f"{node['name']}.{name}: {column['description']}"
+        for node in models(manifest)
+        if layer(node) in {"features", "labels"}
+        for name, column in node["columns"].items()
+        if not re.search(r"(^|[.)] )(Never n|N)ull\b", column["description"])
+    ]
+    assert wrong == []
+
+
 def test_every_layer_of_logic_has_unit_tests_with_two_symbols(manifest: dict[str, Any]) -> None:
     tested: dict[str, set[str]] = {}
     for test in manifest["unit_tests"].values():
