@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     exchange : str
         Label that lands in the ``exchange`` column.
     exchange_url : str or None
-        Base address of REST, WebSocket and archives, such as that of ``tapehouse simulate``; None is
+        Base address of REST, WebSocket and archives, such as ``tapehouse simulate`` gives; None is
         the real exchange.
     symbols : list of str
         Symbols to ingest when a command names none.
