@@ -6,44 +6,38 @@ Pandas computes the same 158 columns of the first bars of one symbol in memory, 
 its rolling functions and, like Qlib, `argmax` by `rolling.apply`. The values of both are compared.
 """
 
-import json
-import os
-import resource
-import subprocess
 import sys
 import tempfile
-from datetime import datetime
 from pathlib import Path
 from time import perf_counter
 
 import duckdb
+import market
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
 WINDOWS = [5, 10, 20, 30, 60]
-SYMBOLS = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "BNBUSDT", "XRPUSDT"]
-VARIABLES = "{interval_minutes: [1, 5], alpha158_interval_minutes: [1]}"
 
 
 def main() -> None:
     """Print the time of both, rows a second and the ratio."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 2_700_000
     pandas_rows = int(sys.argv[2]) if len(sys.argv) > 2 else 50_000
+    market.print_machine("pandas")
     with tempfile.TemporaryDirectory() as folder:
         working = Path(folder)
-        write_klines(working / "tapehouse.duckdb", bars=rows // len(SYMBOLS))
-        run(working, "+int_bars")
-        seconds = min(run(working, "int_alpha158_bars+,+feat_alpha158") for _ in range(2))
+        market.write_klines(working / "tapehouse.duckdb", bars=rows // len(market.SYMBOLS))
+        market.dbt_run(working, "+int_bars")
+        run = market.dbt_run(working, "+feat_alpha158", exclude="+int_bars")
         with duckdb.connect(working / "tapehouse.duckdb", read_only=True) as connection:
             bars = connection.execute(
                 "select * from int_bars where interval_minutes = 1 and symbol = ?"
                 " order by opened_at limit ?",
-                [SYMBOLS[0], pandas_rows],
+                [market.SYMBOLS[0], pandas_rows],
             ).df()
             actual = connection.execute(
                 "select * from feat_alpha158 where symbol = ? order by opened_at limit ?",
-                [SYMBOLS[0], pandas_rows],
+                [market.SYMBOLS[0], pandas_rows],
             ).df()
     started = perf_counter()
     expected = alpha158(bars)
@@ -52,71 +46,11 @@ def main() -> None:
         # Pandas carries rounding from bar to bar: what is to be equal here is the meaning.
         if not np.allclose(actual[name], expected[name], rtol=1e-4, atol=1e-4, equal_nan=True):
             sys.exit(f"{name} of DuckDB differs from that of pandas")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{os.cpu_count()} cores, load average {load}, peak memory of dbt {peak:.1f} GB")
-    print(f"dbt on DuckDB  {rows:>10,} rows {seconds:8.1f} s {rows / seconds:12,.0f} rows/s")
-    print(f"pandas         {len(bars):>10,} rows {alone:8.1f} s {len(bars) / alone:12,.0f} rows/s")
-    print(f"ratio          {rows / seconds / (len(bars) / alone):>10.1f}")
-
-
-def write_klines(database: Path, *, bars: int) -> None:
-    """Fill the raw schema with a random walk of each symbol."""
-    with duckdb.connect(database) as connection:
-        connection.execute((ROOT / "ingest" / "raw.sql").read_text())
-        connection.execute("select setseed(0.5)")
-        connection.execute("create temp table symbols as select unnest(?) as symbol", [SYMBOLS])
-        connection.execute(
-            f"""
-            insert into raw.klines by name
-            with moves as (
-                select
-                    symbol, i, (random() - 0.5) * 1e-3 as move, random() as spread,
-                    random() as traded
-                from symbols cross join range({bars}) as numbers(i)
-            ),
-            closes as (
-                select
-                    symbol, i, spread, round(traded * 50, 3) as volume,
-                    round(1000 * exp(sum(move) over (partition by symbol order by i)), 2) as close
-                from moves
-            ),
-            opens as (
-                select *, coalesce(lag(close) over (partition by symbol order by i), close) as open
-                from closes
-            )
-            select
-                'binance' as exchange, 'um' as market, symbol, '1m' as "interval",
-                timestamptz '2020-01-01 00:00+00' + to_minutes(i) as open_time,
-                open, round(greatest(open, close) + spread, 2) as high,
-                round(least(open, close) - spread, 2) as low, close,
-                volume, volume * (open + close) / 2 as quote_volume, true as is_closed,
-                'archive' as source, timestamptz '2030-01-01 00:00+00' as received_at
-            from opens
-            """
-        )
-
-
-def run(working: Path, select: str) -> float:
-    """Run models with dbt and return the seconds from the first start to the last end."""
-    subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "dbt"), "--quiet", "run", "--select", select),
-            *("--vars", VARIABLES, "--project-dir", str(ROOT / "dbt_project")),
-            *("--profiles-dir", str(ROOT), "--target-path", str(working / "target")),
-            *("--log-path", str(working / "logs")),
-        ],
-        env=os.environ | {"TAPEHOUSE_DATABASE": str(working / "tapehouse.duckdb")},
-        check=True,
-    )
-    results = json.loads((working / "target" / "run_results.json").read_text())["results"]
-    times = [
-        datetime.fromisoformat(part[end])
-        for result in results
-        for part in result["timing"]
-        for end in ("started_at", "completed_at")
-    ]
-    return (max(times) - min(times)).total_seconds()
+    print(f"dbt on DuckDB {rows:,} rows {run}")
+    for name, seconds in run.models.items():
+        print(f"    {name:<28} {seconds:6.1f} s")
+    print(f"pandas        {len(bars):,} rows {alone:7.1f} s")
+    print(f"rows a second, dbt : pandas {rows / run.seconds / (len(bars) / alone):.1f}")
 
 
 def alpha158(bars: pd.DataFrame) -> pd.DataFrame:

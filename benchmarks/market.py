@@ -1,4 +1,4 @@
-"""What the benchmarks share: a random market in the raw schema, runs of dbt, and the line on the machine."""
+"""What the benchmarks share: a random market, runs of dbt, and the line on the machine."""
 
 import json
 import os
@@ -20,12 +20,17 @@ VARIABLES = {"interval_minutes": [1, 60], "alpha158_interval_minutes": [1]}
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of dbt cost: seconds from the first model's start to the last's end, of all models' SQL, of processors, and peak memory."""
+    """What a run of dbt cost: seconds of each model, of all, of processors, and peak memory."""
 
+    models: dict[str, float]
     seconds: float
-    sql_seconds: float
     cpu_seconds: float
     peak_gb: float
+
+    @property
+    def sql_seconds(self) -> float:
+        """Seconds of all models together."""
+        return sum(self.models.values())
 
     def __str__(self) -> str:
         return (
@@ -45,7 +50,9 @@ def print_machine(*packages: str) -> None:
     )
 
 
-def dbt_run(working: Path, select: str, *, exclude: str = "", memory_limit: str | None = None) -> Run:
+def dbt_run(
+    working: Path, select: str, *, exclude: str = "", memory_limit: str | None = None
+) -> Run:
     """Build models in `working`, four at a time as `profiles.yml` says."""
     command = [
         *(str(Path(sys.executable).parent / "dbt"), "--quiet", "run", "--select", *select.split()),
@@ -63,22 +70,26 @@ def dbt_run(working: Path, select: str, *, exclude: str = "", memory_limit: str 
     if process.returncode != 0:
         sys.exit(f"dbt failed: {' '.join(command)}")
     results = json.loads((working / "target" / "run_results.json").read_text())["results"]
-    times = [
-        [datetime.fromisoformat(part[end]) for end in ("started_at", "completed_at")]
-        for result in results
-        for part in result["timing"]
-        if part["name"] == "execute"
-    ]
+    models = {}
+    times = []
+    for result in results:
+        for part in result["timing"]:
+            if part["name"] == "execute":
+                start, end = (
+                    datetime.fromisoformat(part[key]) for key in ("started_at", "completed_at")
+                )
+                models[result["unique_id"].split(".")[-1]] = (end - start).total_seconds()
+                times += [start, end]
     return Run(
-        seconds=(max(end for _, end in times) - min(start for start, _ in times)).total_seconds(),
-        sql_seconds=sum(result["execution_time"] for result in results),
+        models=models,
+        seconds=(max(times) - min(times)).total_seconds(),
         cpu_seconds=usage.ru_utime + usage.ru_stime,
         peak_gb=usage.ru_maxrss / 1e6,
     )
 
 
 def write_klines(database: Path, *, bars: int, first: int = 0) -> None:
-    """Add minutes `first` up to `bars` of a random walk of each symbol, and the fits of its variance."""
+    """Add minutes `first` to `bars` of a random walk of each symbol, and fits of its variance."""
     with duckdb.connect(database) as connection:
         connection.execute((ROOT / "ingest" / "raw.sql").read_text())
         connection.execute(f"select setseed({0.5 if first == 0 else 0.6})")

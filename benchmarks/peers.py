@@ -1,7 +1,7 @@
-"""The columns of `feat_ta` and `feat_stats` by pandas, polars and TA-Lib, as someone who knows them would write them.
+"""The columns of `feat_ta` and `feat_stats` by pandas, polars and TA-Lib.
 
-The formulas are written once; `Pandas` and `Polars` give the operations their own names. Left out is
-what these libraries have no operation for: the volume profile.
+The formulas are written once; `Pandas` and `Polars` name the operations of each. Left out is what
+these libraries have no operation for, the volume profile.
 """
 
 import math
@@ -26,10 +26,12 @@ class Pandas:
         return self.columns[name]
 
     def assign(self, **columns: pd.Series) -> None:
+        """Add columns."""
         self.columns |= columns
 
     @staticmethod
     def where(condition: pd.Series, value: Any, otherwise: Any) -> pd.Series:
+        """Choose by row."""
         return pd.Series(np.where(condition, value, otherwise), condition.index)
 
     lag = staticmethod(lambda x, bars: x.shift(bars))
@@ -59,10 +61,12 @@ class Polars:
         return pl.col(name)
 
     def assign(self, **columns: pl.Expr) -> None:
+        """Add columns."""
         self.frame = self.frame.with_columns(**columns)
 
     @staticmethod
     def where(condition: pl.Expr, value: Any, otherwise: Any) -> pl.Expr:
+        """Choose by row."""
         return pl.when(condition).then(value).otherwise(otherwise)
 
     lag = staticmethod(lambda x, bars: x.shift(bars))
@@ -186,7 +190,9 @@ def technical(t: Any) -> list[str]:
     }
     t.assign(**twins)
     helpers = {"bands_std", "low_atr_pct", "high_atr_pct"}
-    return [name for name in [*names, *twins, "high_low_close_atr_14"] if name not in known | helpers]
+    return [
+        name for name in [*names, *twins, "high_low_close_atr_14"] if name not in known | helpers
+    ]
 
 
 def statistics(t: Any) -> list[str]:
