@@ -32,16 +32,6 @@
 {% endmacro %}
 
 
-{# A number for a series of bars, for joins: one integer compares faster than three names. #}
-{% macro series_key() %}{{ return(adapter.dispatch('series_key', 'tapehouse')()) }}{% endmacro %}
-
-{% macro default__series_key() %}hash(exchange, market, symbol, interval_minutes){% endmacro %}
-
-{% macro bigquery__series_key() -%}
-    farm_fingerprint(format('%t', (exchange, market, symbol, interval_minutes)))
-{%- endmacro %}
-
-
 {#
     CTEs that end in `moments`: sums over the last 5, 10, 20, 30 and 60 bars of a run. Each group has `variables`, NULL
     at the same bars, and `products`, pairs of them. Sums are of values less the anchor, the newest value of the window:

@@ -34,6 +34,17 @@ returns as (
 
 ),
 
+{% for part in parts -%}
+{{ part }} as (
+
+    select * from {{ ref(part) }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
+),
+
+{% endfor -%}
+
 windowed as (
 
     select
@@ -55,25 +66,15 @@ windowed as (
         {% endfor %}
 ),
 
-joined as (
-
-    select *
-
-    from windowed
-    {% for part in parts -%}
-        inner join {{ ref(part) }} using (exchange, market, symbol, interval_minutes, opened_at)
-    {% endfor %}
-),
-
 final as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        available_at,
+        windowed.exchange,
+        windowed.market,
+        windowed.symbol,
+        windowed.interval_minutes,
+        windowed.opened_at,
+        windowed.available_at,
         {% for bars in windows -%}
             log_return_mean_{{ bars }},
             log_return_std_{{ bars }},
@@ -90,7 +91,10 @@ final as (
         {{ safe_divide('log_return_mean_60', 'log_return_std_60') }} as sharpe_60,
         {{ if_full(288, 'close_price / highest_close_288 - 1') }} as drawdown_288
 
-    from joined
+    from windowed
+    {% for part in parts -%}
+        inner join {{ part }} on {{ same_bar('windowed', part) }}
+    {% endfor %}
 
 )
 

@@ -82,19 +82,18 @@ bands as (
         close_bbands_20_middle - 2 * close_stddev_20 as close_bbands_20_lower
 
     from full_windows
-    inner join indicators using (exchange, market, symbol, interval_minutes, opened_at)
 
 ),
 
 final as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        available_at,
+        bands.exchange,
+        bands.market,
+        bands.symbol,
+        bands.interval_minutes,
+        bands.opened_at,
+        bands.available_at,
         {% for column in prices -%}
             {{ column }},
             {{ column }} / close_price - 1 as {{ column }}_rel,
@@ -121,6 +120,7 @@ final as (
         {{ safe_divide('volume', 'volume_sma_20') }} - 1 as volume_sma_20_rel
 
     from bands
+    inner join indicators on {{ same_bar('bands', 'indicators') }}
 
 )
 

@@ -34,26 +34,14 @@ regimes as (
 
 ),
 
-joined as (
-
-    select *
-
-    from averages
-    inner join regimes using (exchange, market, symbol, interval_minutes, opened_at)
-    inner join oscillators using (exchange, market, symbol, interval_minutes, opened_at)
-    inner join sessions using (exchange, market, symbol, interval_minutes, opened_at)
-    left join profiles using (exchange, market, symbol, interval_minutes, opened_at)
-
-),
-
 final as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
+        averages.exchange,
+        averages.market,
+        averages.symbol,
+        averages.interval_minutes,
+        averages.opened_at,
         close_sma_10,
         close_sma_20,
         close_sma_50,
@@ -81,7 +69,11 @@ final as (
         {{ if_full(96, 'volume_profile_poc_96') }} as volume_profile_poc_96,
         vol_regime
 
-    from joined
+    from averages
+    inner join regimes on {{ same_bar('averages', 'regimes') }}
+    inner join oscillators on {{ same_bar('averages', 'oscillators') }}
+    inner join sessions on {{ same_bar('averages', 'sessions') }}
+    left join profiles on {{ same_bar('averages', 'profiles') }}
 
 )
 
