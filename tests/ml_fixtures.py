@@ -19,7 +19,7 @@ VOLATILITY = 8e-4
 def write_dataset(
     connection: duckdb.DuckDBPyConnection, *, seed: int, edge: float, days: int, symbols: list[str]
 ) -> None:
-    """Create int_bars, int_funding and ds_order_flow, whose flow moves five bars by `edge`.
+    """Create ds_order_flow, whose flow moves five bars by `edge`, and int_ tables beside it.
 
     The second symbol lacks three bars in the test part.
     """
@@ -101,7 +101,12 @@ def write_dataset(
         select exchange, market, symbol, opened_at as funded_at,
             1e-4 * (row_number() over (order by symbol, opened_at) % 7 - 3) as funding_rate
         from int_bars
-        where extract(hour from opened_at) % 8 = 0 and extract(minute from opened_at) = 0
+        where extract(hour from opened_at) % 8 = 0 and extract(minute from opened_at) = 0;
+
+        create table int_volatility_regimes as
+        select exchange, market, symbol, interval_minutes, opened_at,
+            (extract(hour from opened_at) // 8)::integer as vol_regime
+        from int_bars
         """
     )
 

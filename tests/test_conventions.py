@@ -42,8 +42,8 @@ READS = {
     "features": {"staging", "intermediate", "features"},
     "labels": {"staging", "intermediate", "labels"},
     "datasets": {"staging", "intermediate", "features", "labels", "datasets"},
-    "models": {"datasets", "predictions"},
-    "predictions": {"datasets", "models"},
+    "models": {"datasets", "models", "predictions"},
+    "predictions": {"datasets", "models", "predictions"},
     "signals": {"intermediate", "labels", "datasets", "models", "predictions", "signals"},
     "trading": {
         *("intermediate", "features", "labels", "datasets", "models"),

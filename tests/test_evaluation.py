@@ -175,6 +175,50 @@ def test_statistics_of_hours_are_those_of_numpy(edge: duckdb.DuckDBPyConnection)
     assert edge.execute("select distinct sharpe from trd_evaluation").fetchall() == [(None,)]
 
 
+def test_ensembles_vote_as_numpy_and_the_stacked_model_saw_only_what_was_out_of_fold(
+    edge: duckdb.DuckDBPyConnection,
+) -> None:
+    votes = edge.execute(
+        f"""
+        select boosted.probability as boosted, forest.probability as forest,
+            linear.probability as linear, network.probability as network, ensemble.*
+        from (from sig_ensembles where ensemble_name = 'confident') as ensemble
+        {
+            " ".join(
+                f"inner join (from sig_members where model_name = 'ml_order_flow{suffix}') as {name} "
+                f"using ({SERIES}, opened_at)"
+                for name, suffix in (
+                    ("boosted", ""),
+                    ("forest", "_forest"),
+                    ("linear", "_linear"),
+                    ("network", "_network"),
+                )
+            )
+        }
+        """
+    ).df()
+    told = votes[["boosted", "forest", "linear", "network"]].to_numpy()
+    weights = np.array([0.4, 0.3, 0.2, 0.1])
+    shares = weights * np.maximum(told, 1 - told)
+    probability = (shares * told).sum(axis=1) / shares.sum(axis=1)
+    side = np.sign(probability - 0.5)
+    disagreement = (weights * ((told > 0.5) != (side > 0)[:, None])).sum(axis=1)
+    trusted = (np.maximum(probability, 1 - probability) >= 0.55) & (disagreement <= 0.4)
+    assert len(votes) > 5000
+    assert votes["probability"].to_numpy() == pytest.approx(probability)
+    assert votes["disagreement"].to_numpy() == pytest.approx(disagreement)
+    assert (votes["signal"] == np.where(trusted, side, 0)).all()
+    assert edge.execute(
+        """
+        select (select count(*) from registry.out_of_fold as told
+                inner join registry.folds as folds using (model_name, model_version, fold)
+                where told.opened_at + interval 5 minute < folds.train_end_at),
+            (select min(closed_at) from pred_order_flow_stacked)
+                >= (select train_end_at from ml_order_flow_stacked)
+        """
+    ).fetchall() == [(0, True)]
+
+
 def test_combinatorial_folds_are_purged_and_embargoed_as_a_loop_says(
     edge: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
@@ -297,10 +341,10 @@ def test_building_twice_changes_nothing_and_in_two_batches_gives_what_one_gives(
             "delete from pred_order_flow where symbol = 'ETHUSDT' or opened_at > '2024-12-29'"
         )
     printed = build(edge_copy)
-    assert printed.count("are unchanged, training skipped") == 5
+    assert printed.count("are unchanged, training skipped") == 6
     with duckdb.connect(str(edge_copy)) as connection:
         assert connection.execute(signals).fetchall() == at_once
-        assert connection.execute("select count(*) from registry.models").fetchall() == [(5,)]
+        assert connection.execute("select count(*) from registry.models").fetchall() == [(6,)]
 
 
 def test_a_retrained_model_is_judged_beside_its_earlier_version(edge_copy: Path) -> None:

@@ -258,3 +258,32 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_trial_count(model) %}{{ ml_option(model, 'num_trials', 1) }}{% endmacro %}
+
+
+{# What a model said of bars that it had not learned from, by its key columns and `prediction`, the probability that the label is true: that of
+   the models of its walk-forward folds out of the registry. BigQuery ML has no folds: there it is what its only model said after its training. #}
+{% macro ml_out_of_fold(model, predictions) %}{{ return(adapter.dispatch('ml_out_of_fold', 'tapehouse')(model, predictions)) }}{% endmacro %}
+
+{% macro default__ml_out_of_fold(model, predictions) -%}
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        prediction
+    from registry.out_of_fold
+    where model_name = '{{ model.identifier }}' and model_version = (select model_version from {{ model }})
+{%- endmacro %}
+
+{% macro bigquery__ml_out_of_fold(model, predictions) -%}
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        probability as prediction
+    from {{ predictions }}
+    where model_name = '{{ model.identifier }}'
+{%- endmacro %}

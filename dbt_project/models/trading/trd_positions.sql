@@ -16,13 +16,26 @@ signals as (
         from {{ ref('sig_' ~ name) }}
 
         where model_version = {{ ml_model_version(ref('ml_' ~ name), ref('ds_order_flow')) }}
-        {{ 'union all' if not loop.last }}
+
+        union all
     {% endfor %}
+    select
+        {{ series }},
+        opened_at,
+        concat('ensemble_', ensemble_name) as strategy,
+        signal
+
+    from {{ ref('sig_ensembles') }}
+
 ),
 
 strategies as (
 
     {{ rows_of(["'model'", "'shuffled_labels'", "'buy_and_hold'", "'always_flat'"], 'strategy') }}
+
+    union distinct
+
+    select distinct strategy from signals
 
 ),
 
