@@ -46,6 +46,11 @@ Every label, from `dbt_project/models/labels/*.yml`. A label looks only at the b
 up to its *horizon*, in units that may depend on a *window* of bars up to its own. `…_end_at` is the
 close of the last bar it looks at; purge and embargo are derived from it.
 """
+ABOUT_TABLES = """\
+In the order in which rows move. A layer reads only those before it. With every column, and the
+lineage, in the browser: `dbt docs generate --project-dir dbt_project`, then
+`dbt docs serve --project-dir dbt_project`; in Dagster: `tapehouse ui`.
+"""
 ABOUT_VARIABLES = """\
 In `dbt_project/dbt_project.yml`, or for one run with `--vars`. After a change rebuild with
 `dbt build --full-refresh`.
@@ -122,7 +127,7 @@ def tables(manifest: Mapping[str, Any]) -> str:
     """Return the page of the tables: layer by layer, what a row is and what the table holds."""
     parts = [
         f"{NOTICE}# Tables\n",
-        "In the order in which rows move. A layer reads only those before it.\n",
+        ABOUT_TABLES,
         "## raw\n\nAppend-only, as ingest lands it.\n",
         _described(sorted(manifest["sources"].values(), key=_name)),
     ]
