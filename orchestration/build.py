@@ -53,7 +53,10 @@ def build(settings: Settings, *, tests: bool, say: Say) -> None:
             *("--target-path", artifacts, "--log-path", artifacts),
         ]
     )
-    # Dbt leaves its connection open until the process ends, and the warehouse shut with it.
+    # Dbt leaves its connection open until the process ends, and the warehouse shut with it. Its own
+    # way to close all only forgets the connection, which stays open while a thread's wrapper lives.
+    if environment := DuckDBConnectionManager._ENV:
+        environment.close()
     DuckDBConnectionManager.close_all_connections()  # type: ignore[no-untyped-call]
     if result.exception:
         raise BuildError(f"dbt build stopped: {result.exception}")
