@@ -21,6 +21,7 @@
 {# on-run-start: the tables of the bookkeeping. #}
 {% macro create_bookkeeping() %}
     {%- if execute and flags.WHICH in ['run', 'build'] %}
+        {%- do remembered().clear() %}
         create table if not exists {{ bookkeeping('raw_days') }} (
             source_name {{ dbt.type_string() }}, day timestamp, row_count {{ dbt.type_bigint() }},
             number {{ dbt.type_bigint() }}
@@ -132,6 +133,14 @@
 #}
 {% macro changed_from() %}
     {%- if not execute -%}{{- return(epoch()) -}}{%- endif -%}
+    {%- set known = remembered() -%}
+    {%- if model.name not in known -%}
+        {%- do known.update({model.name: first_change()}) -%}
+    {%- endif -%}
+    {{- return(known[model.name]) -}}
+{% endmacro %}
+
+{% macro first_change() %}
     {%- set parents = changing_parents(model) -%}
     {%- if parents.others -%}{{- return(epoch()) -}}{%- endif -%}
     {%- set meta = model.config.meta -%}
@@ -232,8 +241,19 @@
 {% macro should_full_refresh() %}
     {%- if dbt.should_full_refresh() -%}{{- return(true) -}}{%- endif -%}
     {%- if not execute or not flags.INTROSPECT or not is_refreshed(model) -%}{{- return(false) -}}{%- endif -%}
-    {%- set recorded = run_query(
-        "select code from " ~ bookkeeping('refreshes') ~ " where model_name = '" ~ model.name ~ "' order by number desc limit 1"
-    ) -%}
-    {{- return(recorded | length == 0 or recorded.columns[0].values()[0] != model.checksum.checksum) -}}
+    {%- set known = remembered() -%}
+    {%- if 'codes' not in known -%}
+        {%- set codes = {} -%}
+        {%- for row in run_query('select model_name, code from ' ~ bookkeeping('refreshes') ~ ' order by number') -%}
+            {%- do codes.update({row[0]: row[1]}) -%}
+        {%- endfor -%}
+        {%- do known.update({'codes': codes}) -%}
+    {%- endif -%}
+    {{- return(known.codes.get(model.name) != model.checksum.checksum) -}}
+{% endmacro %}
+
+
+{# What was read once and holds until the run ends, for all models. #}
+{% macro remembered() %}
+    {{- return(graph.setdefault('refreshes', {})) -}}
 {% endmacro %}
