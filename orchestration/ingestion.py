@@ -24,8 +24,8 @@ DESCRIPTIONS: dict[ExchangeKind, str] = {
 }
 
 BY_USERS = {
-    "macro_bars": "Bars of indices and commodities, landed by you.",
-    "news": "Headlines, landed by you.",
+    "macro_bars": "Bars of indices and commodities, landed by `tapehouse ingest macro-bars`.",
+    "news": "Headlines, landed by `tapehouse ingest news`.",
 }
 
 
