@@ -31,6 +31,7 @@ LAYERS = {
     "predictions": ["pred_"],
     "signals": ["sig_"],
     "trading": ["trd_"],
+    "quality": ["qlt_"],
 }
 LAST_LINE = re.compile(
     r"\nselect \* from \w+\n?"
@@ -49,6 +50,7 @@ READS = {
         *("intermediate", "features", "labels", "datasets", "models"),
         *("predictions", "signals", "trading"),
     },
+    "quality": {"datasets", "models", "quality"},
 }
 
 WITHOUT_SYMBOLS = {

@@ -91,7 +91,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
         "phantom": [],
         "landed_by_users": ["raw/macro_bars", "raw/news"],
         "groups": [
-            *("datasets", "features", "intermediate", "labels", "models", "predictions"),
+            *("datasets", "features", "intermediate", "labels", "models", "predictions", "quality"),
             *("raw", "scoring", "seeds", "signals", "staging", "trading"),
         ],
         "undescribed": [],

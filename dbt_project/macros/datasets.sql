@@ -124,7 +124,7 @@ list, none for all. `label` is what `label_of` knows. Beside the label stands `r
 
 
 {#
-Where a label is found: its model, the expression, the column with its end, and the return over as many bars, none without one.
+Where a label is found: its type, its model, the expression, the column with its end, and the return over as many bars, if any.
 
 `is_up_<horizon>` is the sign of a return of lbl_return as a boolean, NULL where it is 0. Every other label is a column of a
 label model whose name ends in the same number as an `_end_at` column beside it: the horizon in bars.
@@ -137,6 +137,7 @@ label model whose name ends in the same number as an `_end_at` column beside it:
     {%- set outcome = 'return_' ~ horizon_of(name) -%}
     {{- return({
         'name': name,
+        'data_type': 'boolean',
         'model': 'lbl_return',
         'value': 'case when ' ~ outcome ~ ' <> 0 then ' ~ outcome ~ ' > 0 end',
         'end_at': outcome ~ '_end_at',
@@ -159,6 +160,7 @@ label model whose name ends in the same number as an `_end_at` column beside it:
             {%- set outcome = 'return_' ~ horizon_of(column) -%}
             {%- do found.update({column: {
                 'name': column,
+                'data_type': node.columns[column].data_type,
                 'model': model,
                 'value': column,
                 'end_at': own_end if own_end in node.columns else ends[horizon_of(column)],
