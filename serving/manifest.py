@@ -175,7 +175,7 @@ def compiled(
         if done.returncode != 0:
             raise CompilationError(f"dbt could not compile {project}:\n{done.stdout}{done.stderr}")
         manifest: dict[str, Any] = json.loads((target / "manifest.json").read_text())
-        _part_datasets(manifest)
+        part_datasets(manifest)
         return manifest
 
 
@@ -188,7 +188,7 @@ def strategies(project: Path = PROJECT) -> list[dict[str, str]]:
         return list(csv.DictReader(rows))
 
 
-def _part_datasets(manifest: dict[str, Any]) -> None:
+def part_datasets(manifest: dict[str, Any]) -> None:
     """Put in the place of `ds_strategies`, where it was compiled, the datasets it builds."""
     nodes = manifest["nodes"]
     key = next((key for key in nodes if key.endswith(".ds_strategies")), None)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from features_fixtures import START, random_market, raw_books, raw_klines, raw_trades, write_raw
 
-from serving.manifest import compiled, lineage, strategies
+from serving.manifest import compiled, lineage, part_datasets, strategies
 
 ROOT = Path(__file__).resolve().parents[1]
 MINUTES = 6_000
@@ -381,3 +381,25 @@ def test_the_model_of_the_strategies_reads_every_family_and_every_table_of_label
         if node["resource_type"] == "model" and node["fqn"][1] in {"features", "labels"}
     }
     assert tables <= read
+
+
+def test_a_model_on_the_dataset_of_a_strategy_has_that_dataset_as_its_parent() -> None:
+    sql = (
+        'select \'scalping\' as name, \'select * from "w"."main"."int_bars"\' as dataset_sql '
+        "union all select 'trend', 'select 1'"
+    )
+    built_by = {"name": "ds_strategies", "relation_name": '"w"."main"."ds_strategies"'}
+    nodes = {
+        "model.t.int_bars": {"relation_name": '"w"."main"."int_bars"', "depends_on": {"nodes": []}},
+        "model.t.ds_strategies": built_by | {"fqn": ["t", "datasets", "x"], "compiled_code": sql},
+        "model.t.ml_scalping": {
+            "relation_name": '"w"."main"."ml_scalping"',
+            "raw_code": "select * from {{ dataset( 'scalping' ) }}",
+            "depends_on": {"nodes": ["model.t.ds_strategies"]},
+        },
+    }
+    part_datasets({"nodes": nodes})
+    assert nodes["model.t.ml_scalping"]["depends_on"] == {"nodes": ["model.t.ds_scalping"]}
+    assert nodes["model.t.ds_scalping"]["depends_on"] == {"nodes": ["model.t.int_bars"]}
+    assert nodes["model.t.ds_trend"]["relation_name"] == '"w"."main"."ds_trend"'
+    assert "model.t.ds_strategies" not in nodes

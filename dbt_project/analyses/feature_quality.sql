@@ -1,4 +1,4 @@
-{# Every feature of every dataset, the most telling first, with what speaks against it. The thresholds are those of the flags' names. #}
+{# Every feature of every dataset, the most telling first, with what speaks against it; thresholds stand in the words. #}
 
 with
 
@@ -26,7 +26,10 @@ flagged as (
             case when psi > 2.5e-1 then 'drift, psi above 0.25; ' else '' end,
             case when correlation is null then 'constant or never known; ' else '' end,
             case when mutual_information <= mutual_information_of_chance then 'tells no more than chance; ' else '' end,
-            case when abs(collinearity) > 9.5e-1 then concat('the same as ', collinear_feature, ', |r| above 0.95; ') else '' end
+            case
+                when abs(collinearity) > 9.5e-1 then concat('the same as ', collinear_feature, ', |r| above 0.95; ')
+                else ''
+            end
         ) as flags
 
     from {{ ref('qlt_features') }}
