@@ -13,6 +13,15 @@
 {%- endmacro %}
 
 
+{# The rows of a group up to this one, in rows that the CTE before has sorted by both. DuckDB reads them as they come, on from one group to the next: totals must be 0 at the end of each. #}
+{% macro up_to_row(group, order) %}{{ return(adapter.dispatch('up_to_row', 'tapehouse')(group, order)) }}{% endmacro %}
+
+{% macro default__up_to_row(group, order) %}(rows between unbounded preceding and current row){% endmacro %}
+
+{# Without a frame, which lead does not take. #}
+{% macro bigquery__up_to_row(group, order) %}(partition by {{ group }} order by {{ order }}){% endmacro %}
+
+
 {# A column some bars before in sorted rows, or, where the series does not reach back so far, anything. #}
 {% macro earlier(column, bars=1) %}lag({{ column }}, {{ bars }}) over {{ sorted_series() }}{% endmacro %}
 

@@ -10,6 +10,7 @@ with
 bars as (
 
     select
+        {{ series_key() }} as series_key,
         exchange,
         market,
         symbol,
@@ -27,17 +28,33 @@ bars as (
 
 ),
 
+series as (
+
+    select distinct
+        series_key,
+        exchange,
+        market,
+        symbol,
+        interval_minutes
+
+    from bars
+
+),
+
 changes as (
 
-    select * from bars
+    select
+        series_key,
+        bar,
+        bucket,
+        volume
+
+    from bars
 
     union all
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
+        series_key,
         bar + {{ window_bars }} as bar,
         bucket,
         -volume as volume
@@ -49,17 +66,27 @@ changes as (
 moments as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        bar,
+        series_key,
         bucket,
+        bar,
         sum(volume) as volume
 
     from changes
 
-    group by exchange, market, symbol, interval_minutes, bar, bucket
+    group by series_key, bucket, bar
+
+    order by series_key, bucket, bar
+
+),
+
+totals as (
+
+    select
+        *,
+        sum(volume) over {{ up_to_row('series_key, bucket', 'bar') }} as total,
+        lead(bar) over {{ up_to_row('series_key, bucket', 'bar') }} - bar as bars_to_next
+
+    from moments
 
 ),
 
@@ -68,19 +95,14 @@ moments as (
 profiles as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
+        series_key,
         bar,
-        case when sum(volume) over up_to_moment > 0 then lead(bar) over by_bucket - bar else 0 end as bars_to_next,
-        {{ exact_product('sum(volume) over up_to_moment') }} - {{ exact_product('bucket * 1e-15') }} as ranked_volume
+        bars_to_next,
+        {{ exact_product('total') }} - {{ exact_product('bucket * 1e-15') }} as ranked_volume
 
-    from moments
+    from totals
 
-    window
-        by_bucket as (partition by exchange, market, symbol, interval_minutes, bucket order by bar),
-        up_to_moment as (by_bucket rows between unbounded preceding and current row)
+    where total > 0
 
 ),
 
@@ -93,30 +115,32 @@ profiles_of_bars as (
 largest_profiles as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
+        series_key,
         bar + repetition as bar,
         max(ranked_volume) as ranked_volume
 
     from profiles_of_bars
 
-    group by exchange, market, symbol, interval_minutes, bar + repetition
+    group by series_key, bar + repetition
 
 ),
 
 final as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        {{ add_minutes("timestamp '1970-01-01 00:00:00'", 'bar * interval_minutes') }} as opened_at,
-        exp(((round(ranked_volume, 9) - ranked_volume) * 1e15 + 5e-1) * {{ bucket_width }}) as volume_profile_poc_96
+        series.exchange,
+        series.market,
+        series.symbol,
+        series.interval_minutes,
+        {{ add_minutes("timestamp '1970-01-01 00:00:00'", 'largest_profiles.bar * series.interval_minutes') }}
+            as opened_at,
+        exp(
+            ((round(largest_profiles.ranked_volume, 9) - largest_profiles.ranked_volume) * 1e15 + 5e-1)
+            * {{ bucket_width | replace('interval_minutes', 'series.interval_minutes') }}
+        ) as volume_profile_poc_96
 
     from largest_profiles
+    inner join series on largest_profiles.series_key = series.series_key
 
 )
 
