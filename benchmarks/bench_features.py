@@ -2,8 +2,8 @@
 
 `python benchmarks/bench_features.py [days]`: one-minute bars of 5 symbols, 730 days by default.
 Dbt writes its tables to disk, from `int_bars` on. Polars (lazy, all cores) and pandas (one core,
-one symbol, times 5) keep theirs in memory; polars' are then written to Parquet, too. TA-Lib computes
-the indicators it has on four threads. Values of dbt and polars are compared.
+one symbol, times 5) keep theirs in memory; polars' are then written to Parquet, too. TA-Lib
+computes the indicators it has on four threads. Values of dbt and polars are compared.
 """
 
 import sys
