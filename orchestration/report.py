@@ -136,8 +136,8 @@ def _evaluation(warehouse: duckdb.DuckDBPyConnection) -> Table:
     rows = warehouse.execute(
         """
         select
-            strategy, roc_auc, trade_count, gross_bps, cost_bps, net_bps, sharpe, t_statistic,
-            max_drawdown_bps
+            strategy, roc_auc, trade_count, gross_bps, cost_bps, net_bps, sharpe_per_block,
+            t_statistic, max_drawdown_bps
         from trd_evaluation
         where model_version = (select any_value(model_version) from trd_verdict)
         order by strategy <> 'model', strategy
@@ -145,14 +145,15 @@ def _evaluation(warehouse: duckdb.DuckDBPyConnection) -> Table:
     ).fetchall()
     return _table(
         "Out of sample, in basis points",
-        ("strategy", "AUC", "trades", "gross", "costs", "net", "Sharpe", "t", "drawdown"),
+        ("strategy", "AUC", "trades", "gross", "costs", "net", "Sharpe/h", "t", "drawdown"),
         [
             (
                 strategy,
                 _number(auc, 3),
                 _number(trades, 0),
                 *(_number(value, 0) for value in (gross, cost, net)),
-                *(_number(value, 1) for value in (sharpe, t)),
+                _number(sharpe, 2),
+                _number(t, 1),
                 _number(drawdown, 0),
             )
             for strategy, auc, trades, gross, cost, net, sharpe, t, drawdown in rows

@@ -178,23 +178,22 @@ def test_statistics_of_hours_are_those_of_numpy(edge: duckdb.DuckDBPyConnection)
 def test_ensembles_vote_as_numpy_and_the_stacked_model_saw_only_what_was_out_of_fold(
     edge: duckdb.DuckDBPyConnection,
 ) -> None:
+    joined = " ".join(
+        f"inner join (from sig_members where model_name = 'ml_{model}') as {name} "
+        f"using ({SERIES}, opened_at)"
+        for name, model in (
+            ("boosted", "order_flow"),
+            ("forest", "order_flow_forest"),
+            ("linear", "order_flow_linear"),
+            ("network", "order_flow_network"),
+        )
+    )
     votes = edge.execute(
         f"""
         select boosted.probability as boosted, forest.probability as forest,
             linear.probability as linear, network.probability as network, ensemble.*
         from (from sig_ensembles where ensemble_name = 'confident') as ensemble
-        {
-            " ".join(
-                f"inner join (from sig_members where model_name = 'ml_order_flow{suffix}') as {name} "
-                f"using ({SERIES}, opened_at)"
-                for name, suffix in (
-                    ("boosted", ""),
-                    ("forest", "_forest"),
-                    ("linear", "_linear"),
-                    ("network", "_network"),
-                )
-            )
-        }
+        {joined}
         """
     ).df()
     told = votes[["boosted", "forest", "linear", "network"]].to_numpy()
@@ -379,3 +378,35 @@ def test_without_a_test_part_the_verdict_is_no_go_and_says_why(edge_copy: Path) 
         assert connection.execute(
             "select distinct reason, verdict from trd_verdict"
         ).fetchall() == [("no out-of-sample rows", "NO-GO")]
+
+
+def test_calibrated_probabilities_interpolate_the_knots_of_the_validation_part(
+    edge: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    inline = (
+        "select * from ({{ ml_calibrate(ref('ml_order_flow'), "
+        '"select i / 1000 as probability from range(1001) as numbers (i)") }}) as calibrated'
+    )
+    printed = run_dbt(
+        tmp_path / "t.duckdb", "compile", "--inline", inline, "--output", "json", "--quiet"
+    )
+    sql = json.loads(printed)["compiled"].replace('"t".', "")
+    found = edge.execute(f"{sql} order by probability").df()
+    own = "select {} from registry.calibration inner join ml_order_flow using (model_version) "
+    knots = edge.execute(own.format("x, y") + "where method = 'isotonic' order by x, y").df()
+    ((slope, intercept),) = edge.execute(own.format("x, y") + "where method = 'platt'").fetchall()
+    probability = found["probability"].to_numpy()
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    odds = slope * np.log(clipped / (1 - clipped)) + intercept
+    assert found["isotonic_probability"].to_numpy() == pytest.approx(
+        np.interp(probability, knots["x"], knots["y"])
+    )
+    assert found["platt_probability"].to_numpy() == pytest.approx(1 / (1 + np.exp(-odds)))
+    assert slope > 0
+    errors = edge.execute(
+        "select calibration, any_value(expected_calibration_error), sum(row_count) "
+        "from trd_reliability group by all order by all"
+    ).fetchall()
+    assert [row[0] for row in errors] == ["isotonic", "none", "platt"]
+    assert all(error < 0.08 for _, error, _ in errors)
+    assert len({count for *_, count in errors}) == 1
