@@ -15,7 +15,10 @@ LAYERS = {
     "predictions": "#e8eefc",
     "signals": "#e6f6e2",
     "trading": "#fbeedd",
+    "quality": "#f4f4e4",
 }
+#: Layers that stand below another one.
+BELOW = {"labels": "features", "quality": "models"}
 #: Layers with a column for each step within them; the tables of the others stand in one column.
 STEPPED = {"intermediate"}
 ROW, BOX, GAP, TOP, LETTER = 24, 17, 40, 34, 6.05
@@ -24,8 +27,8 @@ ROW, BOX, GAP, TOP, LETTER = 24, 17, 40, 34, 6.05
 def picture(manifest: Mapping[str, Any]) -> str:
     """Return an SVG with a box for each table and a line from each to those that read it.
 
-    Labels lie below features. In a column tables are sorted by the mean height of those that they
-    read.
+    Labels lie below features, quality below models. In a column tables are sorted by the mean
+    height of those that they read.
 
     Parameters
     ----------
@@ -41,7 +44,7 @@ def picture(manifest: Mapping[str, Any]) -> str:
     order = list(LAYERS)
     columns: dict[tuple[int, int], list[str]] = {}
     for name in sorted(layers):
-        place = order.index("features" if layers[name] == "labels" else layers[name])
+        place = order.index(BELOW.get(layers[name], layers[name]))
         step = depth(name) if layers[name] in STEPPED else 0
         columns.setdefault((place, step), []).append(name)
     height = TOP + ROW * max(len(names) for names in columns.values())
@@ -52,11 +55,12 @@ def picture(manifest: Mapping[str, Any]) -> str:
     for (place, step), names in sorted(columns.items()):
         width = LETTER * max(map(len, names)) + 10
         if step == 0:
-            title = "features, labels" if order[place] == "features" else order[place]
+            below = [layer for layer, upper in BELOW.items() if upper == order[place]]
+            title = ", ".join([order[place], *below])
             titles.append(f'<text x="{x:.0f}" y="18" class="layer">{title}</text>')
         names.sort(
             key=lambda name: (
-                *(layers[name] == "labels", 0 if layers[name] in STEPPED else depth(name)),
+                *(layers[name] in BELOW, 0 if layers[name] in STEPPED else depth(name)),
                 *(_mean(name, parents, middle), name),
             )
         )

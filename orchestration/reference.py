@@ -26,6 +26,7 @@ LAYERS = {
     "features": "see [features](features.md)",
     "labels": "see [labels](labels.md)",
     "datasets": "what models learn from, one row per symbol and bar, with split and fold",
+    "quality": "how good the features of every dataset are",
     "models": "machine-learning models, trained by `dbt build`",
     "predictions": "what the models say of bars they did not learn from",
     "signals": "thresholds and signals",
