@@ -89,8 +89,8 @@ def run(database: Path, **variables: object) -> None:
         if name != "ds_order_flow"
     ]
     command = [
-        *(str(Path(sys.executable).parent / "dbt"), "build", "--select", "qlt_features"),
-        *("feature_quality", "--project-dir", str(ROOT / "dbt_project")),
+        *(str(Path(sys.executable).parent / "dbt"), "build", "--select"),
+        *("path:models/quality", "feature_quality", "--project-dir", str(ROOT / "dbt_project")),
         *("--profiles-dir", str(ROOT), "--vars", json.dumps({"strategies": rows, **variables})),
         *("--target-path", str(database.parent / "target"), "--log-path", str(database.parent)),
     ]

@@ -1,4 +1,4 @@
-{# Every feature of every dataset, the most telling first, with what speaks against it; thresholds stand in the words. #}
+{# Every feature of every dataset, the most telling first, with what speaks against it. #}
 
 with
 

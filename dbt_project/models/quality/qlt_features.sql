@@ -1,40 +1,59 @@
-{# How good the features of every dataset are. A dataset with a model of its own is a row of the list, those of strategies come from the seed. #}
+{# How good the features of every dataset are. #}
 
-{% set strategies_model = ref('ds_strategies') %}
-{% set strategies = strategies() %}
+{% set models = {'ds_order_flow': ref('ml_order_flow')} %}
 
 with
 
-order_flow as (
+{% for dataset, model in models.items() %}
 
-    {{ feature_quality_of(
-        'ds_order_flow', ref('ds_order_flow'), columns_of_type('ds_order_flow', 'float'), 'is_up_5', ref('ml_order_flow')
-    ) }}
+learned_{{ dataset }} as (
 
-),
-
-{% for strategy in strategies %}
-
-{{ strategy.name }} as (
-
-    {{ feature_quality_of(
-        'ds_' ~ strategy.name,
-        dataset_relation(strategies_model, strategy.name),
-        strategy.families.values() | sum(start=[]),
-        strategy.label
-    ) }}
+    {{ ml_feature_importance(model) }}
 
 ),
 
 {% endfor %}
 
+importances as (
+
+    {% for dataset in models -%}
+        select
+            '{{ dataset }}' as dataset,
+            feature,
+            {{ safe_divide(
+                'importance_weight * importance_gain', 'sum(importance_weight * importance_gain) over ()'
+            ) }} as importance
+
+        from learned_{{ dataset }}
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
+),
+
 final as (
 
-    select * from order_flow
-    {% for strategy in strategies -%}
-        union all
-        select * from {{ strategy.name }}
-    {% endfor %}
+    select
+        coverage.*,
+        relations.train_row_count,
+        drift.recent_row_count,
+        drift.psi,
+        relations.correlation,
+        relations.rank_correlation,
+        relations.mutual_information,
+        relations.mutual_information_of_chance,
+        collinearity.collinear_feature,
+        collinearity.collinearity,
+        importances.importance
+
+    from {{ ref('qlt_coverage') }} as coverage
+    left join {{ ref('qlt_relations') }} as relations
+        on coverage.dataset = relations.dataset and coverage.feature = relations.feature
+    left join {{ ref('qlt_drift') }} as drift
+        on coverage.dataset = drift.dataset and coverage.feature = drift.feature
+    left join {{ ref('qlt_collinearity') }} as collinearity
+        on coverage.dataset = collinearity.dataset and coverage.feature = collinearity.feature
+    left join importances
+        on coverage.dataset = importances.dataset and coverage.feature = importances.feature
+
 )
 
 select * from final
