@@ -33,9 +33,9 @@ strategies as (
 
     {{ rows_of(["'model'", "'shuffled_labels'", "'buy_and_hold'", "'always_flat'"], 'strategy') }}
 
-    union distinct
+    union all
 
-    select distinct strategy from signals
+    select distinct concat('ensemble_', ensemble_name) as strategy from {{ ref('sig_ensembles') }}
 
 ),
 
