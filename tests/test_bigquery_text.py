@@ -148,8 +148,7 @@ def analysis(
         key: PREDICTION if node["fqn"][1] == "predictions" else SEEDS[node["name"]]
         for key, node in manifest["nodes"].items()
         if node["name"] in SEEDS
-        or node["resource_type"] == "model"
-        and node["fqn"][1] == "predictions"
+        or (node["resource_type"] == "model" and node["fqn"][1] == "predictions")
     }
     relations |= {key: project_relation(manifest["nodes"][key]["relation_name"]) for key in given}
     tables |= {relations[key]: types for key, types in given.items()}
