@@ -52,9 +52,9 @@ def fit(
     """Learn boosted trees, or a random forest where the options name its number of trees."""
     is_forest = "num_parallel_tree" in options
     metric = OBJECTIVES[task.kind][1]
-    parameters = _parameters(task, training, options, seed, is_forest=is_forest)
+    settings = parameters(task, training, options, seed)
     train_set = lightgbm.Dataset(
-        training.matrix, training.labels, weight=training.weights, params=parameters
+        training.matrix, training.labels, weight=training.weights, params=settings
     )
     validation_set = lightgbm.Dataset(validation.matrix, validation.labels, reference=train_set)
     losses: dict[str, dict[str, list[float]]] = {}
@@ -69,7 +69,7 @@ def fit(
             lightgbm.early_stopping(EARLY_STOP_ROUNDS, min_delta=minimum, verbose=False)
         )
     booster = lightgbm.train(
-        parameters,
+        settings,
         train_set,
         num_boost_round=options["num_parallel_tree" if is_forest else "max_iterations"],
         valid_sets=[train_set, validation_set],
@@ -97,14 +97,16 @@ def fit(
     return Fitted(read(text), predict, rounds, best, text.encode())
 
 
-def _parameters(
-    task: Task, training: Part, options: Mapping[str, Any], seed: int, *, is_forest: bool
+def parameters(
+    task: Task, training: Part, options: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
+    """Return what LightGBM is told."""
+    is_forest = "num_parallel_tree" in options
     depth = options["max_tree_depth"]
     objective, metric = OBJECTIVES[task.kind]
-    parameters = {name: options[option] for option, name in NAMES.items() if option in options}
+    named = {name: options[option] for option, name in NAMES.items() if option in options}
     return (
-        parameters
+        named
         | {
             "boosting": "rf" if is_forest else BOOSTERS[options["booster_type"]],
             # XGBoost's bagging draws before every tree; its trees are bounded by their depth alone.

@@ -1,0 +1,233 @@
+"""Training and scoring in the warehouse, beside the libraries alone.
+
+`python benchmarks/bench_ml.py [rows] [iterations]`: 60 float32 features, 5 % of them missing.
+Each side runs in a process of its own, so that its peak memory can be told.
+
+- training: `tapehouse_train` from a table on disk, until the registered model, against LightGBM
+  on the same matrix in memory with the same parameters and validation part;
+- scoring: `tapehouse_predict` over a table against ONNX Runtime on the same rows, 100 trees of
+  at most 31 leaves, on all cores;
+- one row: loading the model's file and scoring a row, then scoring a row again.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import duckdb
+import numpy as np
+
+FEATURES = [f"f{index}" for index in range(60)]
+OPTIONS = {
+    "model_type": "BOOSTED_TREE_CLASSIFIER",
+    "input_label_cols": ["label"],
+    "data_split_method": "CUSTOM",
+    "data_split_col": "split",
+    "learn_rate": 0.1,
+    "max_tree_depth": 5,
+    "early_stop": False,
+}
+
+
+def main() -> None:
+    """Print every measurement as a line."""
+    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 500_000
+    iterations = int(sys.argv[2]) if len(sys.argv) > 2 else 100
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "tapehouse.duckdb"
+        fill(database, rows)
+        warehouse = measured("train_in_warehouse", database, iterations)
+        alone = measured("train_alone", database, iterations)
+        matrix = rows * len(FEATURES) * 4
+        print(f"{rows:,} rows of {len(FEATURES)} features, {iterations} iterations")
+        print(f"training in the warehouse  {warehouse['seconds']:10.1f} s")
+        print(f"LightGBM alone             {alone['seconds']:10.1f} s")
+        print(f"ratio                      {warehouse['seconds'] / alone['seconds']:10.2f}")
+        print(f"peak memory / matrix       {warehouse['peak'] / matrix:10.2f}")
+        print(f"peak, LightGBM alone       {alone['peak'] / matrix:10.2f}")
+        scored = measured("score_in_sql", database, 0)
+        onnx = measured("score_alone", database, 0)
+        print(f"scoring in SQL             {rows / scored['seconds']:10,.0f} rows/s")
+        print(f"ONNX Runtime alone         {rows / onnx['seconds']:10,.0f} rows/s")
+        print(f"ratio                      {onnx['seconds'] / scored['seconds']:10.2f}")
+        if not np.isclose(scored["sum"], onnx["sum"], rtol=1e-12):
+            sys.exit(f"the sums of the probabilities differ: {scored['sum']} and {onnx['sum']}")
+        one = measured("one_row", database, 0)
+        print(f"load and score one row     {1e3 * one['seconds']:10.1f} ms")
+        print(f"score one row again        {1e3 * one['again']:10.3f} ms")
+
+
+def fill(database: Path, rows: int) -> None:
+    """Write the table: labels lean on two features, every fifth row validates."""
+    columns = ", ".join(
+        f"case when random() < 0.05 then null else (random() - 0.5)::float end as {name}"
+        for name in FEATURES
+    )
+    with duckdb.connect(str(database)) as connection:
+        connection.execute("select setseed(0.5)")
+        connection.execute(
+            f"create table features as select i, {columns} from range({rows}) as numbers(i)"
+        )
+        connection.execute(
+            "create table dataset as select * exclude (i), "
+            "random() < 0.5 + coalesce(f0, 0) + coalesce(f1, 0) * coalesce(f2, 0) as label, "
+            "case when i % 5 = 0 then 'validation' else 'train' end as split, "
+            "timestamp '2025-01-01' + to_minutes(i) as label_end_at from features"
+        )
+        connection.execute("drop table features")
+
+
+def measured(step: str, database: Path, iterations: int) -> dict[str, Any]:
+    """Run a step in a process of its own and return what it measured."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--step", step, str(database), str(iterations)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def train_in_warehouse(database: Path, iterations: int) -> dict[str, float]:
+    """Train by SQL, from the file to the registry."""
+    from ml import registry, training  # noqa: F401
+    from ml.plugin import create_functions
+
+    with duckdb.connect(str(database)) as connection:
+        registry.create(connection)
+        create_functions(connection, database=database)
+        config = {
+            "given": OPTIONS | {"max_iterations": iterations},
+            "label_end_column": "label_end_at",
+        }
+        started = perf_counter()
+        connection.execute(
+            "select tapehouse_train('ml_bench', 'select * from dataset', ?)", [json.dumps(config)]
+        ).fetchall()
+        return {"seconds": perf_counter() - started}
+
+
+def train_alone(database: Path, iterations: int) -> dict[str, float]:
+    """Train LightGBM on matrices that are in memory already."""
+    import lightgbm
+
+    from ml import options
+    from ml.trainers import Part, Task, lightgbm_trees
+
+    matrix, labels, is_training = matrices(database)
+    task = Task("binary", ("false", "true"))
+    training = Part(np.asfortranarray(matrix[is_training]), labels[is_training])
+    validation = Part(np.asfortranarray(matrix[~is_training]), labels[~is_training])
+    del matrix
+    parsed = options.parse(OPTIONS | {"max_iterations": iterations})
+    parameters = lightgbm_trees.parameters(task, training, parsed.training, 0)
+    started = perf_counter()
+    train_set = lightgbm.Dataset(training.matrix, training.labels, params=parameters)
+    lightgbm.train(
+        parameters,
+        train_set,
+        num_boost_round=iterations,
+        valid_sets=[lightgbm.Dataset(validation.matrix, validation.labels, reference=train_set)],
+    )
+    return {"seconds": perf_counter() - started}
+
+
+def score_in_sql(database: Path, _: int) -> dict[str, float]:
+    """Score the table by the function of dbt's connection."""
+    from ml import onnx_model  # noqa: F401
+    from ml.plugin import create_functions
+
+    with duckdb.connect(str(database)) as connection:
+        create_functions(connection, database=database)
+        version = champion(connection)[0]
+        started = perf_counter()
+        ((total,),) = connection.execute(
+            f"select sum(tapehouse_predict('{version}', [{', '.join(FEATURES)}])) from dataset"
+        ).fetchall()
+        return {"seconds": perf_counter() - started, "sum": total}
+
+
+def score_alone(database: Path, _: int) -> dict[str, float]:
+    """Score the same rows in memory by ONNX Runtime on all cores."""
+    import onnxruntime
+
+    matrix, _labels, _is_training = matrices(database)
+    session = onnxruntime.InferenceSession(
+        model_file(database).read_bytes(), providers=["CPUExecutionProvider"]
+    )
+    started = perf_counter()
+    found = session.run(["probabilities"], {"features": matrix})[0][:, 1]
+    return {"seconds": perf_counter() - started, "sum": float(found.sum())}
+
+
+def one_row(database: Path, _: int) -> dict[str, float]:
+    """Load the model's file and score a row; then score a row a thousand times."""
+    from ml import onnx_model
+
+    path = model_file(database)
+    row = np.zeros((1, len(FEATURES)), dtype=np.float32)
+    started = perf_counter()
+    session = onnx_model.load(path)
+    onnx_model.probabilities(session, row)
+    seconds = perf_counter() - started
+    started = perf_counter()
+    for _ in range(1_000):
+        onnx_model.probabilities(session, row)
+    return {"seconds": seconds, "again": (perf_counter() - started) / 1_000}
+
+
+def matrices(database: Path) -> tuple[Any, Any, Any]:
+    """Return features, labels and which rows are of the training part."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        ((rows,),) = connection.execute("select count(*) from dataset").fetchall()
+        matrix = np.empty((rows, len(FEATURES)), dtype=np.float32)
+        reader = connection.sql(
+            f"select {', '.join(FEATURES)}, label::double as label, split = 'train' as is_training "
+            "from dataset"
+        ).to_arrow_reader(100_000)
+        labels, parts, filled = [], [], 0
+        for batch in reader:
+            for position in range(len(FEATURES)):
+                matrix[filled : filled + batch.num_rows, position] = batch.column(
+                    position
+                ).to_numpy(zero_copy_only=False)
+            filled += batch.num_rows
+            labels.append(batch.column("label").to_numpy())
+            parts.append(batch.column("is_training").to_numpy(zero_copy_only=False))
+    return matrix, np.concatenate(labels), np.concatenate(parts)
+
+
+def champion(connection: duckdb.DuckDBPyConnection) -> tuple[str, str]:
+    """Return version and sha256 of the model."""
+    found: tuple[str, str] = connection.execute(
+        "select model_version, onnx_sha256 from registry.active_models"
+    ).fetchall()[0]
+    return found
+
+
+def model_file(database: Path) -> Path:
+    """Return the model's file."""
+    with duckdb.connect(str(database), read_only=True) as connection:
+        return database.parent / "models" / f"{champion(connection)[1]}.onnx"
+
+
+STEPS = {
+    step.__name__: step
+    for step in (train_in_warehouse, train_alone, score_in_sql, score_alone, one_row)
+}
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--step"]:
+        result = STEPS[sys.argv[2]](Path(sys.argv[3]), int(sys.argv[4]))
+        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(json.dumps({**result, "peak": peak}))
+    else:
+        main()
