@@ -9,7 +9,7 @@ OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_T
 # dbt and Dagster open the warehouse that the demo filled, unless one is named or a default one exists.
 export TAPEHOUSE_DATABASE ?= $(firstword $(wildcard $(CURDIR)/data/tapehouse.duckdb $(CURDIR)/data/demo/tapehouse.duckdb) $(CURDIR)/data/tapehouse.duckdb)
 
-.PHONY: help demo test lint docs ui bench-features lock clean
+.PHONY: help demo test lint docs ui bench-features bench-ml lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,6 +36,9 @@ docs: $(STAMP) ## write the reference pages in docs/reference
 
 ui: $(STAMP) ## open Dagster on 127.0.0.1
 	@$(BIN)/tapehouse ui
+
+bench-ml: $(STAMP) ## training and scoring in the warehouse, beside LightGBM and ONNX Runtime alone
+	@env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_ml.py
 
 bench-features: $(STAMP) ## speed and memory of the feature families, beside polars, pandas, TA-Lib and a bare GROUP BY
 	@for name in features alpha158 qlib orderflow refresh; do env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_$$name.py || exit 1; done

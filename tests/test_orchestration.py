@@ -17,7 +17,8 @@ from orchestration import ui
 __all__ = ["built", "exchange", "ingested", "market"]
 
 MODELS = [
-    f"ml_order_flow{variant}" for variant in ("", "_forest", "_linear", "_network", "_shuffled")
+    f"ml_order_flow{variant}"
+    for variant in ("", "_forest", "_linear", "_network", "_shuffled", "_stacked")
 ]
 GRAPH = """
 import json

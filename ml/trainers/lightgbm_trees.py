@@ -97,9 +97,7 @@ def fit(
     return Fitted(read(text), predict, rounds, best, text.encode())
 
 
-def parameters(
-    task: Task, training: Part, options: Mapping[str, Any], seed: int
-) -> dict[str, Any]:
+def parameters(task: Task, training: Part, options: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Return what LightGBM is told."""
     is_forest = "num_parallel_tree" in options
     depth = options["max_tree_depth"]
