@@ -12,7 +12,7 @@ import duckdb
 from ingest import warehouse
 from serving.comparison import SERIES, compare, create_differences
 from serving.cut_offs import default_cut_offs
-from serving.manifest import PROJECT, Lineage, Source, compiled, lineage
+from serving.manifest import PROJECT, Lineage, Source, compiled, lineage, together
 
 LAYERS = ("features", "labels", "datasets")
 
@@ -155,7 +155,7 @@ def check(
             f"the project has no feature, label or dataset table {', '.join(unknown)}; "
             f"it has {', '.join(known)}"
         )
-    chain = _together([lineage(manifest, name) for name in names])
+    chain = together([lineage(manifest, name) for name in names])
     with TemporaryDirectory(prefix="leaks-", dir=database.parent) as directory:
         scratch = Path(directory)
         say("copying raw rows")
@@ -183,15 +183,6 @@ def check(
                 for name, relation in tables.items():
                     compared[name] += compare(connection, name, relation, cut_off)
             return Proof(compared, tuple(moments), _leaks(connection))
-
-
-def _together(chains: Iterable[Lineage]) -> Lineage:
-    chains = list(chains)
-    return Lineage(
-        database=chains[0].database,
-        sources=tuple(dict.fromkeys(source for chain in chains for source in chain.sources)),
-        models=tuple(dict.fromkeys(model for chain in chains for model in chain.models)),
-    )
 
 
 def _landed(scratch: Path, source: Source) -> Path:

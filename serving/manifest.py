@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -36,11 +36,15 @@ class Source:
         Quoted name as the compiled SQL writes it: ``"database"."schema"."table"``.
     event_time : str
         The column that says when a row happened (dbt's ``event_time``).
+    lookback_minutes : int
+        How long before the rows that models ask for a row may have happened that decides them
+        (``meta.lookback_minutes``): the staleness limit of a slower series, else 0.
     """
 
     schema: str
     relation: str
     event_time: str
+    lookback_minutes: int
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,11 @@ class Model:
         Whether it is built as a view.
     sql : str
         The compiled SELECT.
-    lookback_bars : int
-        Bars that must precede a row for its values to be exact (``meta.lookback_bars``), 0 if
-        not declared.
+    parents : tuple of str
+        Relations of the models and sources that it reads.
+    lookback_bars, lookback_minutes : int
+        How far before a row the rows lie that it reads of its parents (``meta.lookback_bars`` and
+        ``meta.lookback_minutes``); the larger counts, and neither is 0.
     """
 
     name: str
@@ -69,7 +75,13 @@ class Model:
     relation: str
     is_view: bool
     sql: str
+    parents: tuple[str, ...]
     lookback_bars: int
+    lookback_minutes: int
+
+    def lookback(self, interval_minutes: int) -> int:
+        """Return the minutes before a row that it reads of its parents."""
+        return max(self.lookback_bars * interval_minutes, self.lookback_minutes)
 
 
 @dataclass(frozen=True)
@@ -97,10 +109,28 @@ class Lineage:
             {part.schema for part in self.sources} | {part.schema for part in self.models}
         )
 
-    @property
-    def lookback_bars(self) -> int:
-        """Bars before a row that decide its values, the largest of all models."""
-        return max(model.lookback_bars for model in self.models)
+    def lookbacks(self, interval_minutes: int) -> dict[str, int]:
+        """Return how many minutes of each source decide a bar: the longest sum along a path.
+
+        Parameters
+        ----------
+        interval_minutes : int
+            Length of the bars of the models that are asked for.
+
+        Returns
+        -------
+        dict of str to int
+            Minutes before the bar opened, by the source's relation.
+        """
+        minutes: dict[str, int] = {}
+        for model in reversed(self.models):
+            reach = minutes.get(model.relation, 0) + model.lookback(interval_minutes)
+            for parent in model.parents:
+                minutes[parent] = max(minutes.get(parent, 0), reach)
+        return {
+            source.relation: minutes[source.relation] + source.lookback_minutes
+            for source in self.sources
+        }
 
 
 def compiled_manifest(
@@ -243,7 +273,17 @@ def lineage(manifest: Mapping[str, Any], name: str) -> Lineage:
     return Lineage(
         database=nodes[last]["database"],
         sources=tuple(_source(manifest["sources"][key]) for key in ordered if key not in nodes),
-        models=tuple(_model(nodes[key]) for key in ordered if key in nodes),
+        models=tuple(_model(manifest, nodes[key]) for key in ordered if key in nodes),
+    )
+
+
+def together(chains: Iterable[Lineage]) -> Lineage:
+    """Return the lineage of several models, each ancestor once and before its descendants."""
+    chains = list(chains)
+    return Lineage(
+        database=chains[0].database,
+        sources=tuple(dict.fromkeys(source for chain in chains for source in chain.sources)),
+        models=tuple(dict.fromkeys(model for chain in chains for model in chain.models)),
     )
 
 
@@ -273,15 +313,20 @@ def _source(node: Mapping[str, Any]) -> Source:
     event_time = node["config"].get("event_time")
     if event_time is None:
         raise ValueError(f"source {node['name']} declares no event_time in its config")
-    return Source(node["schema"], node["relation_name"], event_time)
+    minutes = int(node["config"].get("meta", {}).get("lookback_minutes", 0))
+    return Source(node["schema"], node["relation_name"], event_time, minutes)
 
 
-def _model(node: Mapping[str, Any]) -> Model:
+def _model(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> Model:
+    known = manifest["nodes"] | manifest["sources"]
+    meta = node["config"]["meta"]
     return Model(
         name=node["name"],
         schema=node["schema"],
         relation=node["relation_name"],
         is_view=node["config"]["materialized"] == "view",
         sql=node["compiled_code"],
-        lookback_bars=node["config"]["meta"].get("lookback_bars", 0),
+        parents=tuple(known[key]["relation_name"] for key in node["depends_on"]["nodes"]),
+        lookback_bars=int(meta.get("lookback_bars", 0)),
+        lookback_minutes=int(meta.get("lookback_minutes", 0)),
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ingest import warehouse
 from ml import onnx_model, registry
 from serving.manifest import Lineage, compiled_manifest, dataset, lineage
-from serving.window import evaluated, raw_rows, raw_start
+from serving.window import evaluated, raw_rows
 
 KEY = "exchange, market, symbol, interval_minutes, opened_at"
 
@@ -111,9 +111,10 @@ def _score_model(
     for day in days:
         start = datetime.combine(day, time.min)
         end = start + timedelta(days=1)
-        window_start = raw_start(start, bars=chain.lookback_bars, minutes=interval_minutes)
         with warehouse.reading(database, timeout_s=timeout_s) as connection:
-            raw = raw_rows(connection, chain, start=window_start, end=end)
+            raw = raw_rows(
+                connection, chain, start=start, end=end, interval_minutes=interval_minutes
+            )
             scored = _scored_keys(connection, model, start=start, end=end)
         with evaluated(chain, raw) as memory:
             rows = _unscored_rows(memory, model, chain, scored, start=start)

@@ -9,8 +9,11 @@ import pyarrow as pa
 
 from serving.manifest import Lineage
 
+#: A bar that arrived so much later than it closed still finds the slower series as known then.
+LATENESS = timedelta(days=1)
 
-def raw_start(first_opened_at: datetime, *, bars: int, minutes: int) -> datetime:
+
+def raw_start(first_opened_at: datetime, *, minutes: int) -> datetime:
     """Return the start of the UTC day from which raw rows decide a bar's values.
 
     Days hold a whole number of bars of every interval, so no bar of the window is cut.
@@ -19,31 +22,52 @@ def raw_start(first_opened_at: datetime, *, bars: int, minutes: int) -> datetime
     ----------
     first_opened_at : datetime
         Opening of the first bar to compute, naive UTC.
-    bars : int
-        Bars before it that its values need.
     minutes : int
-        Length of a bar.
+        Minutes before it that its values need.
     """
-    start = first_opened_at - timedelta(minutes=bars * minutes)
+    start = first_opened_at - timedelta(minutes=minutes)
     return start.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def raw_rows(
-    warehouse: duckdb.DuckDBPyConnection, lineage: Lineage, *, start: datetime, end: datetime
+    warehouse: duckdb.DuckDBPyConnection,
+    lineage: Lineage,
+    *,
+    start: datetime,
+    end: datetime,
+    interval_minutes: int,
 ) -> dict[str, pa.Table]:
-    """Copy the raw rows of ``[start, end)`` (naive UTC) out of the warehouse.
+    """Copy the raw rows that decide some bars out of the warehouse, of each source its own.
+
+    Of slower series, seen as of a bar's arrival, those of a day after the last bar come too.
+
+    Parameters
+    ----------
+    warehouse : duckdb.DuckDBPyConnection
+        Where the raw rows are.
+    lineage : Lineage
+        What is to be built of them.
+    start, end : datetime
+        Opening of the first bar and close of the last one, naive UTC.
+    interval_minutes : int
+        Length of a bar.
 
     Returns
     -------
     dict of str to pyarrow.Table
         By the source's relation; empty tables keep their types.
     """
-    interval = {"start": start.replace(tzinfo=UTC), "end": end.replace(tzinfo=UTC)}
+    minutes = lineage.lookbacks(interval_minutes)
     return {
         source.relation: warehouse.sql(
             f"select * from {source.relation} "
             f"where {source.event_time} >= $start and {source.event_time} < $end",
-            params=interval,
+            params={
+                "start": raw_start(start, minutes=minutes[source.relation]).replace(tzinfo=UTC),
+                "end": (end + (LATENESS if source.lookback_minutes else timedelta())).replace(
+                    tzinfo=UTC
+                ),
+            },
         ).to_arrow_table()
         for source in lineage.sources
     }

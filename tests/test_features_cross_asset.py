@@ -190,7 +190,8 @@ def test_a_table_that_starts_later_gives_the_same_bits_once_windows_are_full(
 ) -> None:
     bars = random_bars(bars=1400)
     whole = built(models, "feat_cross_asset", {"int_bars": bars, "stg_macro_bars": NO_MACRO})
-    lookback = models["feat_cross_asset"]["config"]["meta"]["lookback_bars"]
+    columns = models["feat_cross_asset"]["columns"].values()
+    lookback = max(column["config"]["meta"].get("window_bars", 0) for column in columns)
     later = cut(bars, start=600)
     part = built(models, "feat_cross_asset", {"int_bars": later, "stg_macro_bars": NO_MACRO})
     start = later.opened_at.min() + pd.Timedelta(minutes=lookback)

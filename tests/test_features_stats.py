@@ -232,7 +232,8 @@ def test_starting_later_changes_no_bit_once_the_look_back_is_over(
     )["models"][0]
     later = features_of(models, cut(bars, start=BARS // 3 + 7), parameters)
     number = later.groupby("symbol").cumcount()
-    later = later[number >= described["config"]["meta"]["lookback_bars"]].reset_index(drop=True)
+    windows = [column["config"]["meta"]["window_bars"] for column in described["columns"][6:]]
+    later = later[number >= max(windows)].reset_index(drop=True)
     assert len(later) > 1000
     pd.testing.assert_frame_equal(features.merge(later[KEY]), later, check_exact=True)
 

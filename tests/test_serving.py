@@ -47,15 +47,15 @@ def test_a_window_in_memory_gives_the_batchs_features_to_the_last_bit(
     day = start_of_last_day(market)
     manifest = compiled_manifest(settings.database, ["ml_order_flow"])
     chain = lineage(manifest, dataset(manifest, "ml_order_flow"))
-    start = raw_start(day, bars=chain.lookback_bars, minutes=5)
-    assert start < day
     query = (
         f"select * exclude ({NOT_FEATURES}) from {chain.models[-1].relation} "
         f"where opened_at >= timestamp '{day}' order by all"
     )
     with warehouse.reading(settings.database) as connection:
         batch = connection.sql(query).to_arrow_table()
-        raw = raw_rows(connection, chain, start=start, end=day + timedelta(days=1))
+        raw = raw_rows(
+            connection, chain, start=day, end=day + timedelta(days=1), interval_minutes=5
+        )
     with evaluated(chain, raw) as memory:
         served = memory.sql(query).to_arrow_table()
     assert batch.num_rows == len(SYMBOLS) * 288
@@ -141,34 +141,45 @@ def node(name: str, *parents: str, **config: object) -> dict[str, object]:
     }
 
 
-def test_ancestors_come_before_descendants_and_the_longest_lookback_counts() -> None:
+def test_ancestors_come_before_descendants_and_look_backs_add_up_along_the_longest_path() -> None:
     manifest = {
         "nodes": {
-            "last": node("last", "right", "left"),
+            "last": node("last", "right", "left", "slow", meta={"lookback_bars": 3}),
             "left": node("left", "first", meta={"lookback_bars": 20}),
             "right": node("right", "left", materialized="view", meta={"lookback_bars": 5}),
-            "first": node("first", "raw"),
-            "other": node("other", "first"),
+            "first": node("first", "raw", meta={"lookback_bars": 1, "lookback_minutes": 60}),
+            "slow": node("slow", "rates"),
+            "other": node("other", "first", meta={"lookback_bars": 99}),
         },
         "sources": {
             "raw": {
                 "schema": "raw",
                 "relation_name": '"d"."raw"."klines"',
                 "config": {"event_time": "open_time"},
-            }
+            },
+            "rates": {
+                "schema": "raw",
+                "relation_name": '"d"."raw"."rates"',
+                "config": {"event_time": "rated_at", "meta": {"lookback_minutes": "540"}},
+            },
         },
     }
     chain = lineage(manifest, "last")
-    assert [model.name for model in chain.models] == ["first", "left", "right", "last"]
-    assert [model.is_view for model in chain.models] == [False, False, True, False]
-    assert [source.event_time for source in chain.sources] == ["open_time"]
-    assert chain.lookback_bars == 20
+    names = [model.name for model in chain.models if model.name != "slow"]
+    assert names == ["first", "left", "right", "last"]
+    assert [model.name for model in chain.models if model.is_view] == ["right"]
+    assert {source.event_time for source in chain.sources} == {"open_time", "rated_at"}
+    klines, rates = '"d"."raw"."klines"', '"d"."raw"."rates"'
+    assert chain.lookbacks(5) == {klines: 5 * (3 + 5 + 20) + 60, rates: 5 * 3 + 540}
+    assert chain.lookbacks(60) == {klines: 60 * (3 + 5 + 20) + 60, rates: 60 * 3 + 540}
+    assert chain.lookbacks(120)[klines] == 120 * (3 + 5 + 20 + 1)
     assert chain.schemas == ["main", "raw"]
     with pytest.raises(ValueError, match="has no model missing"):
         lineage(manifest, "missing")
 
 
 def test_a_window_starts_at_midnight_of_the_day_that_is_needed() -> None:
-    assert raw_start(datetime(2025, 1, 3), bars=0, minutes=5) == datetime(2025, 1, 3)
-    assert raw_start(datetime(2025, 1, 3), bars=1, minutes=5) == datetime(2025, 1, 2)
-    assert raw_start(datetime(2025, 1, 3), bars=289, minutes=5) == datetime(2025, 1, 1)
+    assert raw_start(datetime(2025, 1, 3), minutes=0) == datetime(2025, 1, 3)
+    assert raw_start(datetime(2025, 1, 3), minutes=1) == datetime(2025, 1, 2)
+    assert raw_start(datetime(2025, 1, 3), minutes=1440) == datetime(2025, 1, 2)
+    assert raw_start(datetime(2025, 1, 3), minutes=1441) == datetime(2025, 1, 1)

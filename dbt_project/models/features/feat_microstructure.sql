@@ -1,21 +1,20 @@
 {# What the trades of a bar show. The kline's taker volumes stand in where no trades landed. #}
 
+{{ config(materialized='incremental') }}
+{% set key = ['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'] %}
 {% set windows = [
     'amihud_20', 'amihud_60', 'mean_quote_volume_20', 'mean_quote_volume_60', 'mean_volume_60', 'mean_trade_count_60',
     'net_volume_288', 'total_volume_288', 'kyle_lambda', 'trade_imbalance_autocorrelation_1',
 ] %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
 flows as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        {{ arrived_with_all_before('available_at') }} as available_at,
+        {{ key | join(',\n        ') }},
+        available_at,
         bars_in_run,
         {{ bar_opened_at('opened_at', 1440) }} as day_at,
         close_price,
@@ -27,16 +26,14 @@ flows as (
 
     from {{ ref('int_trade_flows') }}
 
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
+
 ),
 
 trades as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
+        {{ key | join(',\n        ') }},
         trade_count,
         large_trade_count,
         {{ safe_divide('large_quote_volume', 'quote_volume') }} as large_trade_ratio,
@@ -48,19 +45,27 @@ trades as (
 
     from {{ ref('int_trade_bars') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 windows as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
+        {{ key | join(',\n        ') }},
         {{ windows | join(',\n        ') }}
 
     from {{ ref('int_trade_windows') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
+),
+
+vpins as (
+
+    select * from {{ ref('int_vpin') }}
+
+    {% if is_incremental() %} where completed_at >= {{ add_minutes(changed, -1440) }} {% endif %}
 
 ),
 
@@ -86,7 +91,7 @@ with_day as (
 with_vpin as (
 
     {{ as_of_join(
-        'with_day', ref('int_vpin'), ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440
+        'with_day', 'vpins', ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440
     ) }}
 
 ),
@@ -94,11 +99,7 @@ with_vpin as (
 final as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
+        {{ key | join(',\n        ') }},
         available_at,
         buy_volume,
         sell_volume,
@@ -141,3 +142,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

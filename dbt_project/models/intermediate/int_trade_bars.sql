@@ -1,5 +1,8 @@
 {# Trades summed to bars, from whichever kind of trade, raw or aggregate, shows the larger volume in the bar. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 minutes as (
@@ -7,6 +10,8 @@ minutes as (
     select *
 
     from {{ ref('int_trade_minutes') }}
+
+    {% if is_incremental() %} where minute_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -128,3 +133,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# Who took how much in a bar and how the price moved, from trades, or from the kline where none landed. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 bars as (
@@ -21,6 +24,7 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -40,7 +44,30 @@ trades as (
 
     from {{ ref('int_trade_bars') }}
 
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
+
 ),
+
+{% if is_incremental() %}
+
+earlier as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        max(available_at) as arrived_at
+
+    from {{ this }}
+
+    where opened_at < {{ changed }}
+
+    group by exchange, market, symbol, interval_minutes
+
+),
+
+{% endif %}
 
 flows as (
 
@@ -79,7 +106,10 @@ final as (
         symbol,
         interval_minutes,
         opened_at,
-        greatest(available_at, coalesce(trades_available_at, available_at)) as available_at,
+        greatest(
+            {{ arrived_with_all_before('greatest(available_at, coalesce(trades_available_at, available_at))') }},
+            {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}
+        ) as available_at,
         bars_in_run,
         close_price,
         buy_volume,
@@ -94,7 +124,10 @@ final as (
         {{ safe_divide('abs(close_price / previous_close_price - 1)', 'total_quote_volume') }} as illiquidity
 
     from changes
+    {% if is_incremental() %} left join earlier using (exchange, market, symbol, interval_minutes) {% endif %}
 
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,5 +1,8 @@
 {# Trades summed to minutes, raw and aggregate apart. Price changes are between consecutive trades of a minute. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 limits as (
@@ -14,6 +17,8 @@ limits as (
         available_at as large_notional_available_at
 
     from {{ ref('int_trade_size_limits') }}
+
+    {% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}
 
 ),
 
@@ -35,6 +40,8 @@ trades as (
 
     from {{ ref('stg_trades') }}
     left join limits using (exchange, market, symbol, is_aggregate, traded_on)
+
+    {% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}
 
 ),
 
@@ -102,3 +109,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where minute_at >= {{ changed }} {% endif %}

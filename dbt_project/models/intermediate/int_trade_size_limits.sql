@@ -1,5 +1,8 @@
 {# From which notional on a trade is large: the 99 % quantile of the UTC day before. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 sizes as (
@@ -17,6 +20,8 @@ sizes as (
         available_at
 
     from {{ ref('int_trade_sizes') }}
+
+    {% if is_incremental() %} where traded_on >= cast({{ add_minutes(changed, -1440) }} as date) {% endif %}
 
 ),
 
@@ -89,3 +94,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}

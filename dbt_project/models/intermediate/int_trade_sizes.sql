@@ -1,5 +1,8 @@
 {# How many trades of a UTC day had which notional, in equal steps of its logarithm. #}
 
+{{ config(materialized='incremental') }}
+{% set changed = changed_from() if is_incremental() %}
+
 with
 
 trades as (
@@ -15,6 +18,8 @@ trades as (
         cast(floor(ln(greatest(quote_quantity, 1e-12)) * {{ var('large_trade_buckets') }}) as integer) as size_bucket
 
     from {{ ref('stg_trades') }}
+
+    {% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}
 
 ),
 
@@ -39,3 +44,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}

@@ -1,5 +1,6 @@
 {# What trade flows tell over 20, 60 and 288 bars; each total is built from those over a part of the bars. #}
 
+{{ config(materialized='incremental') }}
 {% set over_288 = ['net_volume', 'total_volume'] %}
 {% set over_20 = ['illiquidity', 'total_quote_volume'] %}
 {% set over_60 = ['price_change', 'trade_imbalance', 'total_trade_count'] %}
@@ -16,6 +17,7 @@
     {'bars': 60, 'from': 20, 'totals': [(all, 20, 3), (over_288, 16, 3)]},
     {'bars': 288, 'from': 60, 'totals': [(over_288, 48, 6)]},
 ] %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
@@ -30,6 +32,8 @@ over_1 as (
             {{ product }} as {{ name }}_1{{ ',' if not loop.last }}
         {% endfor %}
     from {{ ref('int_trade_flows') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
 
     order by exchange, market, symbol, interval_minutes, opened_at
 
@@ -97,3 +101,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

@@ -1,16 +1,17 @@
 {# Volume buckets and who took in them: each holds the same share of the volume of the UTC day before. #}
 
+{{ config(materialized='incremental') }}
 {% set buckets = var('vpin_buckets') %}
+{% set series = ['exchange', 'market', 'symbol'] %}
 {% set amounts = ['volume', 'net_volume'] %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
 minutes as (
 
     select
-        exchange,
-        market,
-        symbol,
+        {{ series | join(',\n        ') }},
         opened_at,
         closed_at,
         available_at,
@@ -22,15 +23,14 @@ minutes as (
     from {{ ref('int_bars') }}
 
     where interval_minutes = 1 and not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
 ),
 
 days as (
 
     select
-        exchange,
-        market,
-        symbol,
+        {{ series | join(',\n        ') }},
         {{ add_minutes('day_at', 1440) }} as day_at,
         {{ exact_sum('volume') }} / {{ buckets }} as bucket_volume
 
@@ -120,9 +120,7 @@ edges as (
 final as (
 
     select
-        exchange,
-        market,
-        symbol,
+        {{ series | join(',\n        ') }},
         day_at,
         bucket_number,
         opened_at,
@@ -146,3 +144,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

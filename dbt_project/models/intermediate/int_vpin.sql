@@ -1,6 +1,8 @@
 {# The volume-synchronised probability of informed trading after each minute that completed a volume bucket. #}
 
+{{ config(materialized='incremental') }}
 {% set buckets = var('vpin_buckets') %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
@@ -20,6 +22,8 @@ buckets as (
         imbalance
 
     from {{ ref('int_volume_buckets') }}
+
+    {% if is_incremental() %} where opened_at >= {{ add_minutes(changed, -4320) }} {% endif %}
 
 ),
 
@@ -64,3 +68,5 @@ final as (
 )
 
 select * from final
+
+{% if is_incremental() %} where completed_at >= {{ changed }} {% endif %}
