@@ -1,7 +1,7 @@
 {# From which notional on a trade is large: the 99 % quantile of the UTC day before. #}
 
 {{ config(materialized='incremental') }}
-{% set changed = changed_from() if is_incremental() %}
+{% set changed = 'cast(' ~ changed_from() ~ ' as date)' if is_incremental() %}
 
 with
 
@@ -21,7 +21,7 @@ sizes as (
 
     from {{ ref('int_trade_sizes') }}
 
-    {% if is_incremental() %} where traded_on >= cast({{ add_minutes(changed, -1440) }} as date) {% endif %}
+    {% if is_incremental() %} where traded_on >= cast({{ add_minutes(changed_from(), -1440) }} as date) {% endif %}
 
 ),
 
@@ -95,4 +95,4 @@ final as (
 
 select * from final
 
-{% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}
+{% if is_incremental() %} where traded_on >= {{ changed }} {% endif %}

@@ -1,7 +1,7 @@
 {# How many trades of a UTC day had which notional, in equal steps of its logarithm. #}
 
 {{ config(materialized='incremental') }}
-{% set changed = changed_from() if is_incremental() %}
+{% set changed = 'cast(' ~ changed_from() ~ ' as date)' if is_incremental() %}
 
 with
 
@@ -19,7 +19,7 @@ trades as (
 
     from {{ ref('stg_trades') }}
 
-    {% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}
+    {% if is_incremental() %} where traded_on >= {{ changed }} {% endif %}
 
 ),
 
@@ -45,4 +45,4 @@ final as (
 
 select * from final
 
-{% if is_incremental() %} where traded_on >= cast({{ changed }} as date) {% endif %}
+{% if is_incremental() %} where traded_on >= {{ changed }} {% endif %}
