@@ -26,9 +26,8 @@ CHANGES = {"dearer": (1.2, 1.0), "cheaper": (0.8, 3.0), "busier": (1.001, 9.0)}
 COPIES = {f"{name} {bar}": (bar, *CHANGES[name]) for bar in CHANGED_BARS for name in CHANGES}
 EXCHANGES = [ORIGINAL, *COPIES]
 PRICES = ["open_price", "high_price", "low_price", "close_price"]
-#: Flows since a book of any age have no bounded window; VPIN comes from 1-minute bars and is proved
-#: with them in test_features_trades.
-UNPROVED = {"ofi_1", "ofi_1_rel", "ofi_5", "ofi_5_rel", "vpin"}
+#: VPIN comes from 1-minute bars and is proved with them in test_features_trades.
+UNPROVED = {"vpin"}
 #: The limit of a day shows only in bars with a trade between the old one and the new.
 SELDOM_SEEN = {
     f"feat_microstructure.large_trade_{name}" for name in ("count", "count_rel", "ratio")

@@ -33,6 +33,7 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
         'adaptive_base': ['number', 0.000001, 1],
         'adaptive_median_bars': ['whole number', 2, 100000],
         'book_staleness_bars': ['whole number', 0, 1000],
+        'book_flow_minutes': ['whole number', 1, 1440],
         'bootstrap_blocks': ['whole number', 2, 1000],
         'bootstrap_draws': ['whole number', 10, 100000],
         'embargo_bars': ['whole number', 0, 100000],

@@ -1,26 +1,24 @@
 {# What the order book of a bar shows. A bar without a snapshot shows the book of an earlier bar until that is stale. #}
 
+{{ config(materialized='incremental') }}
+{% set series = ['exchange', 'market', 'symbol', 'interval_minutes'] %}
 {% set states = [
     'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
     'bid_wall_count', 'bid_wall_ratio', 'bid_max_wall', 'ask_wall_count', 'ask_wall_ratio', 'ask_max_wall',
     'quoted_spread_bps', 'bid_volume_std', 'bid_volume_skew', 'ask_volume_std', 'ask_volume_skew',
     'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'microprice_rel', 'bid_pressure', 'ask_pressure',
 ] %}
-{% set summaries = [
-    'level1_imbalance_mean', 'imbalance_5_mean', 'imbalance_10_mean', 'imbalance_20_mean',
-    'level1_imbalance_mid', 'imbalance_5_mid', 'imbalance_10_mid', 'imbalance_20_mid',
-    'ofi_1', 'ofi_5', 'ofi_1_rel', 'ofi_5_rel',
-] %}
+{% set flows = ['ofi_1', 'ofi_5', 'ofi_1_rel', 'ofi_5_rel'] %}
+{% set summaries = [] %}
+{% for state in states %}{% do summaries.extend([state ~ '_mean', state ~ '_mid']) %}{% endfor %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
 bars as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
+        {{ series | join(',\n        ') }},
         opened_at,
         available_at,
         bars_in_run
@@ -28,26 +26,44 @@ bars as (
     from {{ ref('int_bars') }}
 
     where not is_gap
+        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
 ),
 
 books as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
+        {{ series | join(',\n        ') }},
         opened_at as book_opened_at,
         available_at as book_available_at,
         mid_price,
         depth_5,
         depth_20,
-        {{ (states + summaries) | join(',\n        ') }}
+        {{ (states + summaries + flows) | join(',\n        ') }}
 
     from {{ ref('int_book_bars') }}
 
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
+
 ),
+
+{% if is_incremental() %}
+
+earlier as (
+
+    select
+        {{ series | join(',\n        ') }},
+        max(available_at) as arrived_at
+
+    from {{ this }}
+
+    where opened_at < {{ changed }}
+
+    group by {{ series | join(', ') }}
+
+),
+
+{% endif %}
 
 latest_books as (
 
@@ -101,20 +117,19 @@ changes as (
 final as (
 
     select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
+        {{ series | join(',\n        ') }},
         opened_at,
-        {{ arrived_with_all_before('greatest(available_at, coalesce(book_available_at, available_at))') }}
-            as available_at,
+        greatest(
+            {{ arrived_with_all_before('greatest(available_at, coalesce(book_available_at, available_at))') }},
+            {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}
+        ) as available_at,
         {{ states | join(',\n        ') }},
         quoted_spread_bps / 100 as effective_spread,
         {% for side in ['bid', 'ask'] -%}
             {{ safe_divide(side ~ '_pressure * mid_price / 10000', 'total_' ~ side ~ '_depth') }}
                 as {{ side }}_pressure_rel,
         {% endfor -%}
-        {% for column in summaries -%}
+        {% for column in summaries + flows -%}
             case when book_opened_at = opened_at then {{ column }} end as {{ column }},
         {% endfor -%}
         {% for levels in [5, 20] -%}
@@ -125,7 +140,10 @@ final as (
         imbalance_5 - previous_imbalance_5 as imbalance_change_1
 
     from changes
+    {% if is_incremental() %} left join earlier using (exchange, market, symbol, interval_minutes) {% endif %}
 
 )
 
 select * from final
+
+{% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}

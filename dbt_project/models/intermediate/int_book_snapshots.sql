@@ -1,6 +1,13 @@
-{# What one order-book snapshot shows: imbalances, slopes, walls, spread and depth. #}
+{# What one order-book snapshot shows: imbalances, slopes, walls, spread, depth, and the flow since the snapshot before. #}
 
-{{ config(materialized='view') }}
+{{ config(materialized='incremental') }}
+{% set states = [
+    'mid_price', 'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
+    'depth_5', 'depth_20', 'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'quoted_spread_bps', 'microprice_rel',
+    'bid_pressure', 'bid_wall_count', 'bid_wall_ratio', 'bid_max_wall', 'bid_volume_std', 'bid_volume_skew',
+    'ask_pressure', 'ask_wall_count', 'ask_wall_ratio', 'ask_max_wall', 'ask_volume_std', 'ask_volume_skew',
+] %}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
@@ -32,21 +39,66 @@ books as (
         {% endfor %}
     from {{ ref('stg_books') }}
 
+    {% if is_incremental() %} where snapshot_on >= cast({{ add_minutes(changed, -1440) }} as date) {% endif %}
+
+),
+
+shown as (
+
+    select
+        *,
+        {{ imbalance('bid_quantity_0', 'ask_quantity_0') }} as level1_imbalance,
+        {{ imbalance('bid_depth_5', 'ask_depth_5') }} as imbalance_5,
+        {{ imbalance(level_sum('bid_quantities', 10), level_sum('ask_quantities', 10)) }} as imbalance_10,
+        {{ imbalance('total_bid_depth', 'total_ask_depth') }} as imbalance_20,
+        {{ imbalance(level_sum('bid_quantities', 50), level_sum('ask_quantities', 50)) }} as imbalance_50,
+        bid_depth_5 + ask_depth_5 as depth_5,
+        total_bid_depth + total_ask_depth as depth_20,
+        {{ safe_divide('total_bid_depth', 'total_ask_depth') }} as depth_ratio,
+        (ask_price_0 - bid_price_0) / mid_price * 10000 as quoted_spread_bps,
+        {% for side in ['bid', 'ask'] -%}
+            {% set quantities = side ~ '_quantities' -%}
+            {% set wall = '2 * total_' ~ side ~ '_depth / 20' -%}
+            {{ depth_slope(side ~ '_prices', quantities, 10) }} as {{ side }}_pressure,
+            {{ wall_count(quantities, wall, 20) }} as {{ side }}_wall_count,
+            {{ safe_divide(wall_sum(quantities, wall, 20), 'total_' ~ side ~ '_depth') }} as {{ side }}_wall_ratio,
+            {{ safe_divide('20 * ' ~ largest_level(quantities, 20), 'total_' ~ side ~ '_depth') }}
+                as {{ side }}_max_wall,
+            sqrt({{ side }}_second_moment / 10) as {{ side }}_volume_std,
+            {{ safe_divide(side ~ '_third_moment / 10', 'power(' ~ side ~ '_second_moment / 10, 15e-1)') }}
+            * sqrt(90) / 8 as {{ side }}_volume_skew,
+        {% endfor -%}
+        {{ safe_divide(
+            'ask_price_0 * bid_quantity_0 + bid_price_0 * ask_quantity_0', 'bid_quantity_0 + ask_quantity_0'
+        ) }} / mid_price - 1 as microprice_rel
+
+    from books
+
 ),
 
 neighbours as (
 
     select
-        *,
+        exchange,
+        market,
+        symbol,
+        last_update_id,
+        snapshot_at,
+        available_at,
+        {{ states | join(',\n        ') }},
+        lag(snapshot_at) over by_symbol as previous_snapshot_at,
         {% for side in ['bid', 'ask'] -%}
             {% set last_side = loop.last -%}
             {% for number in range(5) -%}
-                lag({{ side }}_price_{{ number }}) over by_symbol as previous_{{ side }}_price_{{ number }},
-                lag({{ side }}_quantity_{{ number }}) over by_symbol as previous_{{ side }}_quantity_{{ number }}
-                {{- ',' if not (loop.last and last_side) }}
+                {% for kind in ['price', 'quantity'] -%}
+                    {% set column = side ~ '_' ~ kind ~ '_' ~ number -%}
+                    {{ column }},
+                    lag({{ column }}) over by_symbol as previous_{{ column }}
+                    {{- ',' if not (loop.last and last_side and number == 4) }}
+                {% endfor -%}
             {% endfor -%}
         {% endfor %}
-    from books
+    from shown
 
     window by_symbol as (partition by exchange, market, symbol order by snapshot_at, last_update_id)
 
@@ -61,38 +113,17 @@ final as (
         last_update_id,
         snapshot_at,
         available_at,
-        mid_price,
-        {{ imbalance('bid_quantity_0', 'ask_quantity_0') }} as level1_imbalance,
-        {{ imbalance('bid_depth_5', 'ask_depth_5') }} as imbalance_5,
-        {{ imbalance(level_sum('bid_quantities', 10), level_sum('ask_quantities', 10)) }} as imbalance_10,
-        {{ imbalance('total_bid_depth', 'total_ask_depth') }} as imbalance_20,
-        {{ imbalance(level_sum('bid_quantities', 50), level_sum('ask_quantities', 50)) }} as imbalance_50,
-        bid_depth_5 + ask_depth_5 as depth_5,
-        total_bid_depth + total_ask_depth as depth_20,
-        total_bid_depth,
-        total_ask_depth,
-        {{ safe_divide('total_bid_depth', 'total_ask_depth') }} as depth_ratio,
-        (ask_price_0 - bid_price_0) / mid_price * 10000 as quoted_spread_bps,
-        {{ safe_divide(
-            'ask_price_0 * bid_quantity_0 + bid_price_0 * ask_quantity_0', 'bid_quantity_0 + ask_quantity_0'
-        ) }} / mid_price - 1 as microprice_rel,
-        {% for side in ['bid', 'ask'] -%}
-            {% set quantities = side ~ '_quantities' -%}
-            {% set wall = '2 * total_' ~ side ~ '_depth / 20' -%}
-            {{ depth_slope(side ~ '_prices', quantities, 10) }} as {{ side }}_pressure,
-            {{ wall_count(quantities, wall, 20) }} as {{ side }}_wall_count,
-            {{ safe_divide(wall_sum(quantities, wall, 20), 'total_' ~ side ~ '_depth') }} as {{ side }}_wall_ratio,
-            {{ safe_divide('20 * ' ~ largest_level(quantities, 20), 'total_' ~ side ~ '_depth') }}
-                as {{ side }}_max_wall,
-            sqrt({{ side }}_second_moment / 10) as {{ side }}_volume_std,
-            {{ safe_divide(side ~ '_third_moment / 10', 'power(' ~ side ~ '_second_moment / 10, 15e-1)') }}
-            * sqrt(90) / 8 as {{ side }}_volume_skew,
-        {% endfor -%}
-        {{ order_flow(1) }} as ofi_1,
-        {{ order_flow(5) }} as ofi_5
-
+        {{ states | join(',\n        ') }},
+        {% for levels in [1, 5] -%}
+            case
+                when {{ minutes_between('previous_snapshot_at', 'snapshot_at') }} <= {{ var('book_flow_minutes') }}
+                    then {{ order_flow(levels) }}
+            end as ofi_{{ levels }}{{ ',' if not loop.last }}
+        {% endfor %}
     from neighbours
 
 )
 
 select * from final
+
+{% if is_incremental() %} where snapshot_at >= {{ changed }} {% endif %}
