@@ -115,7 +115,8 @@ final as (
         {% endfor -%}
         {% for column in flows -%}
             bars.{{ column }}_sum as {{ column }},
-            {{ safe_divide('bars.' ~ column ~ '_sum', 'latest.depth_20') }} as {{ column }}_rel{{ ',' if not loop.last }}
+            {{ safe_divide('bars.' ~ column ~ '_sum', 'latest.depth_20') }} as {{ column }}_rel
+            {{- ',' if not loop.last }}
         {% endfor %}
     from bars
     {% for name, number in {'latest': 'last_number', 'middle': 'mid_number'}.items() -%}

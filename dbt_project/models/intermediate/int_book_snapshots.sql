@@ -1,4 +1,4 @@
-{# What one order-book snapshot shows: imbalances, slopes, walls, spread, depth, and the flow since the snapshot before. #}
+{# What one order-book snapshot shows: imbalances, slopes, walls, spread, depth, and the flow since the one before. #}
 
 {{ config(materialized='incremental') }}
 {% set states = [
