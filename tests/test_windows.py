@@ -28,9 +28,11 @@ EXCHANGES = [ORIGINAL, *COPIES]
 PRICES = ["open_price", "high_price", "low_price", "close_price"]
 #: VPIN comes from 1-minute bars and is proved with them in test_features_trades.
 UNPROVED = {"vpin"}
-#: The limit of a day shows only in bars with a trade between the old one and the new.
+#: The limit of a day shows only in bars with a trade between the old one and the new; a flow looks
+#: back further than a bar only where books are missing.
 SELDOM_SEEN = {
-    f"feat_microstructure.large_trade_{name}" for name in ("count", "count_rel", "ratio")
+    *(f"feat_microstructure.large_trade_{name}" for name in ("count", "count_rel", "ratio")),
+    *(f"feat_orderflow.ofi_{name}" for name in ("1", "1_rel", "5", "5_rel")),
 }
 
 
