@@ -28,6 +28,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("alpha158_interval_minutes", [], "some of interval_minutes, rising"),
     ("book_staleness_bars", -1, "a whole number from 0 to 1000"),
     ("book_staleness_bars", "2", "a whole number from 0 to 1000"),
+    ("book_flow_minutes", 0, "a whole number from 1 to 1440"),
     ("large_trade_percentile", 100, "a whole number from 50 to 99"),
     ("large_trade_buckets", 0, "a whole number from 1 to 1000"),
     ("vpin_buckets", 1, "a whole number from 2 to 1000"),
