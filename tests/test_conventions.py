@@ -271,6 +271,28 @@ def test_models_read_top_to_bottom_and_leave_dialects_to_macros(
     assert wrong == []
 
 
+def test_features_and_labels_are_refreshed_from_the_first_change_on(
+    manifest: dict[str, Any],
+) -> None:
+    wrong = []
+    for node in models(manifest):
+        if layer(node) not in {"intermediate", "features", "labels"}:
+            continue
+        code, config = node["raw_code"], node["config"]
+        if config["materialized"] == "view":
+            if re.search(r"\bover\b|group by|earlier\(|lag_in_run\(", code):
+                wrong.append(f"{node['name']}: a view with windows computes its whole history")
+        elif config["materialized"] != "incremental":
+            wrong.append(f"{node['name']} is a {config['materialized']}")
+        elif "changed_from() if is_incremental()" not in code or code.count("is_incremental()") < 2:
+            wrong.append(f"{node['name']} does not filter by what changed")
+        if "in_lookback(" in code and not {"lookback_bars", "lookback_minutes"} & set(
+            config["meta"]
+        ):
+            wrong.append(f"{node['name']} does not say how far it looks back")
+    assert wrong == []
+
+
 def test_macros_do_not_read_the_model_they_serve(project_root: Path) -> None:
     found = [
         f"{path.name}: {word}"
