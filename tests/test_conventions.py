@@ -284,7 +284,7 @@ def test_features_and_labels_are_refreshed_from_the_first_change_on(
                 wrong.append(f"{node['name']}: a view with windows computes its whole history")
         elif config["materialized"] != "incremental":
             wrong.append(f"{node['name']} is a {config['materialized']}")
-        elif "changed_from() if is_incremental()" not in code or code.count("is_incremental()") < 2:
+        elif "changed_from()" not in code or code.count("is_incremental()") < 2:
             wrong.append(f"{node['name']} does not filter by what changed")
         if "in_lookback(" in code and not {"lookback_bars", "lookback_minutes"} & set(
             config["meta"]

@@ -1,6 +1,5 @@
 {# Alpha158 of Qlib: shapes of the bar, price ratios, and 29 families over 5, 10, 20, 30 and 60 bars. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set families = {
     'levels': ['ma', 'std', 'beta', 'rsqr', 'resi', 'corr'],

@@ -1,6 +1,5 @@
 {# Where a bar lies in the day, the week and the funding schedule, in UTC, and how usual its volume is at that hour. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set funding_minutes = var('funding_interval_minutes') %}
 {% set days = var('typical_volume_days') %}

@@ -1,6 +1,5 @@
 {# A bar beside the reference symbol's, the market's and, as known then, indices and commodities. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Funding, open interest, liquidations and basis of a future, as known when a bar became available. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set symbol_key = ['exchange', 'market', 'symbol'] %}
 {% set staleness_minutes = var('staleness_minutes') %}

@@ -1,6 +1,5 @@
 {# What the trades of a bar show. The kline's taker volumes stand in where no trades landed. #}
 
-{{ config(materialized='incremental') }}
 {% set key = ['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'] %}
 {% set windows = [
     'amihud_20', 'amihud_60', 'mean_quote_volume_20', 'mean_quote_volume_60', 'mean_volume_60', 'mean_trade_count_60',

@@ -1,6 +1,5 @@
 {# What the order book of a bar shows. A bar without a snapshot shows the book of an earlier bar until that is stale. #}
 
-{{ config(materialized='incremental') }}
 {% set series = ['exchange', 'market', 'symbol', 'interval_minutes'] %}
 {% set states = [
     'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',

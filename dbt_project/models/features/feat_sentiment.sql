@@ -1,6 +1,5 @@
 {# Headlines of the last hour and day and their mean score, as known when a bar became available. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set windows = ['1h', '24h'] %}
 

@@ -1,6 +1,5 @@
 {# Statistics of log returns: moments, quantiles, memory, volatility, drawdown. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set windows = [20, 60, 240] %}
 {% set levels = [0.1, 0.25, 0.5, 0.75, 0.9] %}

@@ -1,6 +1,5 @@
 {# Technical indicators: moving averages, bands, slopes, oscillators, volume, volatility. #}
 
-{{ config(materialized='incremental') }}
 {% set prices = [
     'close_sma_3', 'close_sma_6', 'close_sma_12', 'close_sma_24', 'close_sma_48',
     'close_bbands_20_upper', 'close_bbands_20_middle', 'close_bbands_20_lower', 'vwap_20',

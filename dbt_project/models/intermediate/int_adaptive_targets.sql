@@ -1,6 +1,5 @@
 {# A threshold that widens and narrows with the average true range of a bar against its trailing median. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set bars = var('adaptive_median_bars') %}
 

@@ -1,6 +1,5 @@
 {# What Alpha158 knows of each bar and its change, for the intervals that have these features. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Alpha158 of changes: shares of rising and falling bars, and gains against losses of the close and the volume. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set columns = ['rise', 'fall', 'gain', 'loss', 'volume_gain', 'volume_loss'] %}
 

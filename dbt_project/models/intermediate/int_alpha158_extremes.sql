@@ -1,6 +1,5 @@
 {# Alpha158 of the highest high and the lowest low: their height, and how many bars after the oldest they came first. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Alpha158 of the close: its level, dispersion and line over time, and its correlation with the volume. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set groups = {
     'levels': {

@@ -1,6 +1,5 @@
 {# Alpha158 of the 20 % and 80 % quantiles of the close. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set levels = ['2e-1', '8e-1'] %}
 

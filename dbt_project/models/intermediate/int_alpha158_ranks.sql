@@ -1,6 +1,5 @@
 {# Alpha158 of the close against each close before it: ratio and rank. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

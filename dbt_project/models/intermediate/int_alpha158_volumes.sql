@@ -1,6 +1,5 @@
 {# Alpha158 of the volume: level, dispersion, the return weighted with it, and its change against that of the close. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set groups = {
     'volumes': {'variables': ['volume'], 'products': []},

@@ -1,6 +1,5 @@
 {# Recursive averages (exponential, Wilder's) of bars, each from the averages over a quarter of its bars. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 {# Weight of the newest bar, and bars after which the rest weighs less than 1e-11. #}

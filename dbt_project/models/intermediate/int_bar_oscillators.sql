@@ -1,6 +1,5 @@
 {# Moving averages and oscillators of finite windows that int_bar_windows lacks. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Log returns of bars and the variance that each bar's range tells of. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Volume figures that run on: the volume-weighted price of the UTC day and on-balance volume. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

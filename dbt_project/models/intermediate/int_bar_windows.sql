@@ -1,6 +1,5 @@
 {# Running totals of bars over the windows of technical indicators, each from the totals over half as many bars. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set layers = [
     {'bars': 6, 'halves': [3, 5], 'totals': [('close', 3), ('range', 3), ('close', 5), ('volume', 5), ('traded', 5)]},

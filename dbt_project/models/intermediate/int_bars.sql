@@ -1,6 +1,5 @@
 {# Bars on a complete grid from a series' first to its last bar; a gap is a row without values. #}
 
-{{ config(materialized='incremental') }}
 {% set values = [
     'open_price', 'high_price', 'low_price', 'close_price', 'volume', 'quote_volume',
     'trade_count', 'taker_buy_volume', 'taker_buy_quote_volume',

@@ -1,6 +1,5 @@
 {# Order-book snapshots aggregated to bars: the last one, the mean, and the one in the middle. #}
 
-{{ config(materialized='incremental') }}
 {% set states = [
     'mid_price', 'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
     'depth_5', 'depth_20', 'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'quoted_spread_bps', 'microprice_rel',

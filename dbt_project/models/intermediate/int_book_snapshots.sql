@@ -1,6 +1,5 @@
 {# What one order-book snapshot shows: imbalances, slopes, walls, spread, depth, and the flow since the one before. #}
 
-{{ config(materialized='incremental') }}
 {% set states = [
     'mid_price', 'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
     'depth_5', 'depth_20', 'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'quoted_spread_bps', 'microprice_rel',

@@ -1,6 +1,5 @@
 {# How many symbols of a market rose in a bar. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Funding rates with their change, their mean over 24 hours and their regime; of each, when it could be known. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set interval_minutes = var('funding_interval_minutes') %}
 {% set windows = {

@@ -1,6 +1,5 @@
 {# The variance of the next log return by GARCH(1,1), with the parameters that were known at each bar. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

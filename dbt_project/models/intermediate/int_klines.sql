@@ -1,6 +1,5 @@
 {# Closed bars that were reported: the exchange's own kline, else one rolled up from complete 1-minute klines. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Forced orders summed to bars: those that had arrived when the bar did. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

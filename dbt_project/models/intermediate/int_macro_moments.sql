@@ -1,6 +1,5 @@
 {# What was known of indices and commodities whenever a bar became available. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

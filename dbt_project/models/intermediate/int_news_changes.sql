@@ -1,6 +1,5 @@
 {# How many headlines of the last hour and day were known, and the sum of their scores, from one change to the next. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set windows = {'1h': 60, '24h': 1440} %}
 {% set columns = ['headline_count', 'scored_count', 'score_sum'] %}

@@ -1,6 +1,5 @@
 {# Returns of bars beside those of the reference symbol's bars of the same time. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

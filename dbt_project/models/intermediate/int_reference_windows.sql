@@ -1,6 +1,5 @@
 {# Sums of returns, of the reference's returns and of their products over 60 and 288 bars, each from sums over fewer. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set sums = ['own', 'reference', 'own_square', 'reference_square', 'product'] %}
 

@@ -1,6 +1,5 @@
 {# Autocorrelation and partial autocorrelation of the last 100 log returns. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

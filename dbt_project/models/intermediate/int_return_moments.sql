@@ -1,6 +1,5 @@
 {# Moments of log returns and volatilities over windows, from sums of powers over shorter windows. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set powers = ['return', 'square', 'cube', 'fourth', 'size'] %}
 {% set variances = ['parkinson', 'garman_klass'] %}

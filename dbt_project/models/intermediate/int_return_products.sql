@@ -1,6 +1,5 @@
 {# Sums of products of the last 100 log returns with those some bars before. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set columns = ['log_return', 'square'] %}
 {% for number in range(1, 11) %}{% do columns.append('product_' ~ number) %}{% endfor %}

@@ -1,6 +1,5 @@
 {# The Hurst exponent of the last 256 log returns by aggregated variance. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set scales = [1, 2, 4, 8, 16, 32] %}
 

@@ -1,6 +1,5 @@
 {# Trades summed to bars, from whichever kind of trade, raw or aggregate, shows the larger volume in the bar. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Who took how much in a bar and how the price moved, from trades, or from the kline where none landed. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

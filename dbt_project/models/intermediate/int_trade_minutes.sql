@@ -1,6 +1,5 @@
 {# Trades summed to minutes, raw and aggregate apart. Price changes are between consecutive trades of a minute. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# From which notional on a trade is large: the 99 % quantile of the UTC day before. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = 'cast(' ~ changed_from() ~ ' as date)' if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# How many trades of a UTC day had which notional, in equal steps of its logarithm. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = 'cast(' ~ changed_from() ~ ' as date)' if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# What trade flows tell over 20, 60 and 288 bars; each total is built from those over a part of the bars. #}
 
-{{ config(materialized='incremental') }}
 {% set over_288 = ['net_volume', 'total_volume'] %}
 {% set over_20 = ['illiquidity', 'total_quote_volume'] %}
 {% set over_60 = ['price_change', 'trade_imbalance', 'total_trade_count'] %}

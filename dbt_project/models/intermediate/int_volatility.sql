@@ -1,6 +1,5 @@
 {# The standard deviation of the last 20 returns of a bar. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 
 with

@@ -1,6 +1,5 @@
 {# Calm, usual or wild: where the average true range of a bar lies among those of its last bars. #}
 
-{{ config(materialized='incremental') }}
 {% set low_quantile, high_quantile = var('vol_regime_quantiles') %}
 {% set changed = changed_from() if is_incremental() %}
 

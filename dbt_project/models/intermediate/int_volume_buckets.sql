@@ -1,6 +1,5 @@
 {# Volume buckets and who took in them: each holds the same share of the volume of the UTC day before. #}
 
-{{ config(materialized='incremental') }}
 {% set buckets = var('vpin_buckets') %}
 {% set series = ['exchange', 'market', 'symbol'] %}
 {% set amounts = ['volume', 'net_volume'] %}

@@ -1,6 +1,5 @@
 {# The price bucket with most volume in a window: volume enters a bucket with its bar and leaves it a window later. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set window_bars = 96 %}
 {% set bucket_width = '(' ~ var('volume_profile_bucket_bps') ~ ' * 1e-4 * sqrt(interval_minutes))' %}

@@ -1,6 +1,5 @@
 {# The volume-synchronised probability of informed trading after each minute that completed a volume bucket. #}
 
-{{ config(materialized='incremental') }}
 {% set buckets = var('vpin_buckets') %}
 {% set changed = changed_from() if is_incremental() %}
 

@@ -1,6 +1,5 @@
 {# Which barrier the next bars pass first, where the barriers widen and narrow with volatility. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 {% set tolerance = var('label_tolerance') %}

@@ -1,6 +1,5 @@
 {# Which barrier the next bars pass first: a threshold above the close or one below. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set barriers = var('high_low_barriers') %}
 {% set horizons = barriers | map('last') | unique | sort %}

@@ -1,6 +1,5 @@
 {# Returns over the next bars: from the close of the row's bar to the close of the bar `horizon` bars later. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 

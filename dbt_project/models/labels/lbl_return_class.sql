@@ -1,6 +1,5 @@
 {# Returns over the next bars by size and class, and whether all horizons agree in sign. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 

@@ -1,6 +1,5 @@
 {# Returns over the next bars in standard deviations of the last 20 returns. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 

@@ -1,6 +1,5 @@
 {# Which of two barriers, some deviations of the last returns from the close, the next bars pass first, and when. #}
 
-{{ config(materialized='incremental') }}
 {% set changed = changed_from() if is_incremental() %}
 {% set horizons = [5, 10, 20, 40] %}
 {% set tie = {'true': 1, 'false': -1, 'null': 'null'}[var('label_tie')] %}
