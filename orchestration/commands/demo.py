@@ -18,7 +18,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed gives the same market.")] = 1,
     edge: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Planted edge: 0 none, 1 strong.")
-    ] = 0.5,
+    ] = 0.75,
     days: Annotated[int, typer.Option(min=3, help="Days of simulated history.")] = 30,
     symbols: Annotated[
         str, typer.Option(help="Simulated USDT pairs, with commas.")

@@ -52,7 +52,7 @@ liquidation_bars as (
 
 {% for name, series, keys, event_at, columns in joins %}
 
-{{ name }} as (
+known_{{ name }} as (
 
     select * from {{ series }}
 
@@ -66,7 +66,7 @@ with_{{ name }} as (
 
     {{ as_of_join(
         'bars' if loop.first else 'with_' ~ joins[loop.index0 - 1][0],
-        name, keys, event_at, columns, staleness_minutes[name]
+        'known_' ~ name, keys, event_at, columns, staleness_minutes[name]
     ) }}
 
 ),
