@@ -24,6 +24,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("interval_minutes", [5, 15, 60, 2880], "a divisor of a day (1440)"),
     ("interval_minutes", [1, 15, 60], "5 for ds_order_flow among them"),
     ("alpha158_interval_minutes", [15, 30], "some of interval_minutes, rising"),
+    ("alpha158_interval_minutes", [7], "some of interval_minutes, rising"),
     ("alpha158_interval_minutes", 15, "some of interval_minutes, rising"),
     ("alpha158_interval_minutes", [], "some of interval_minutes, rising"),
     ("book_staleness_bars", -1, "a whole number from 0 to 1000"),

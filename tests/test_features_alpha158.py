@@ -305,11 +305,3 @@ def test_the_form_for_sorted_rows_equals_the_portable_one_to_the_last_bit(
                 compared.append((path.stem, connection.execute(difference).fetchone()))
     parts = ["bars", "changes", "extremes", "levels", "ranks", "volumes"]
     assert compared == [(f"int_alpha158_{part}", (0,)) for part in parts]
-
-
-@pytest.mark.parametrize("intervals", ["[7]", "15"])
-def test_intervals_that_have_no_bars_are_refused(intervals: str, tmp_path: Path) -> None:
-    variables = f"{{alpha158_interval_minutes: {intervals}}}"
-    done = dbt(tmp_path / "tapehouse.duckdb", tmp_path, "parse", "--vars", variables)
-    assert done.returncode != 0
-    assert f"alpha158_interval_minutes is {intervals}. It must be a list" in done.stdout
