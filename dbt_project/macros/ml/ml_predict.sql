@@ -84,8 +84,12 @@
     list_transform(
         list_sort(
             list_transform(
-                list_zip(tapehouse_probabilities({{ tensor }}), [{{ ml_literals(active['classes']) }}]),
-                lambda pair, place: {'prob': pair[1], 'place': -place, 'label': pair[2]}
+                list_zip(
+                    tapehouse_probabilities({{ tensor }}),
+                    [{{ ml_literals(active['classes']) }}],
+                    range({{ active['classes'] | length }})
+                ),
+                lambda class: {'prob': class[1], 'place': -class[3], 'label': class[2]}
             ), 'desc'
         ), lambda candidate: {'label': candidate.label, 'prob': candidate.prob}
     )

@@ -82,8 +82,8 @@ totals as (
 
     select
         *,
-        sum(volume) over {{ up_to_row('series_key, bucket', 'bar') }} as total,
-        lead(bar) over {{ up_to_row('series_key, bucket', 'bar') }} - bar as bars_to_next
+        sum(volume) over {{ up_to_row('series_key, bucket', 'bar') }} as total,  -- noqa: PRS
+        lead(bar) over {{ up_to_row('series_key, bucket', 'bar') }} - bar as bars_to_next  -- noqa: PRS
 
     from moments
 

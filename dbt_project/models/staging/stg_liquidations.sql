@@ -44,7 +44,9 @@ first_known as (
     qualify row_number() over (
         partition by
             exchange, market, symbol, side, liquidated_at,
-            {{ groupable('price') }}, {{ groupable('original_quantity') }}, {{ groupable('filled_accumulated_quantity') }}
+            {{ groupable('price') }},
+            {{ groupable('original_quantity') }},
+            {{ groupable('filled_accumulated_quantity') }}
         order by available_at, received_at desc, source
     ) = 1
 
