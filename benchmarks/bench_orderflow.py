@@ -77,8 +77,12 @@ def main() -> None:
             bare = perf_counter() - started
         market.dbt_run(working, "+int_bars")
         for rows, name, models in [
-            (books, "feat_orderflow", ["int_book_bars", "feat_orderflow"]),
-            (trades, "feat_microstructure", ["int_trade_minutes", "int_trade_bars"]),
+            (books, "feat_orderflow", ["int_book_snapshots", "int_book_bars", "feat_orderflow"]),
+            (
+                trades,
+                "feat_microstructure",
+                ["int_trade_sizes", "int_trade_minutes", "int_trade_bars"],
+            ),
         ]:
             run = market.dbt_run(working, f"+{name}", exclude="+int_bars")
             print(f"{name} {run}")
