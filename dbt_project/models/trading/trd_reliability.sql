@@ -1,4 +1,5 @@
-{# How often the label was true where the model said how likely it is, as it said it and calibrated, on the test part. #}
+{# How often the label was true where the model said how likely it is, as it said it and calibrated,
+   on the test part. #}
 
 with
 
