@@ -1,4 +1,4 @@
-{# The datasets that the rows of the seed strategies describe; building this model builds the table ds_<name> of each. #}
+{# The datasets that the rows of the seed strategies describe; building this builds the table ds_<name> of each. #}
 
 {{ config(materialized='datasets') }}
 
@@ -39,7 +39,8 @@ definitions as (
             cast(null as integer) as feature_count,
             cast(null as {{ dbt.type_string() }}) as features,
             cast(null as {{ dbt.type_string() }}) as dataset_sql
-        limit 0
+        from (select 1 as one) as nothing
+        where false
     {% endfor %}
 )
 
