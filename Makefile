@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+EMULATOR := .venv-emulator/.installed
 
 # What dbt needs to render for BigQuery without an account.
 OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_TOKEN=offline
@@ -18,7 +19,7 @@ help: ## list the targets
 demo: $(STAMP) ## the whole way offline: simulated exchange, ingest, dbt build, training, scoring, report
 	@env -u TAPEHOUSE_DATABASE $(BIN)/tapehouse demo
 
-test: $(STAMP) ## run the tests
+test: $(STAMP) $(EMULATOR) ## run the tests
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy, and sqlfluff on both dialects
@@ -43,12 +44,14 @@ bench-ml: $(STAMP) ## training and scoring in the warehouse, beside LightGBM and
 bench-features: $(STAMP) ## speed and memory of the feature families, beside polars, pandas, TA-Lib and a bare GROUP BY
 	@for name in features alpha158 qlib orderflow refresh; do env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 
-lock: ## renew requirements.lock from pyproject.toml (needs uv)
+lock: ## renew requirements.lock from pyproject.toml, and the BigQuery emulator's (needs uv)
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --extra dev --extra bigquery --extra boosters pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header tests/emulator.in -o tests/emulator.lock
 
 clean: ## remove the environment, build results and the demo's warehouse; keeps data/tapehouse.duckdb
-	rm -rf .venv *.egg-info .*_cache dbt_project/target dbt_project/logs logs data/demo data/recorded
+	rm -rf .venv .venv-emulator *.egg-info .*_cache dbt_project/target dbt_project/logs logs data/demo data/recorded
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else f"Tapehouse needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: name one with make PYTHON=…")'
@@ -56,4 +59,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The emulator of BigQuery needs an older DuckDB than Tapehouse: an environment of its own, for the tests alone.
+$(EMULATOR): tests/emulator.lock
+	@echo "Installing the BigQuery emulator into .venv-emulator (once, about a minute)"
+	@$(PYTHON) -m venv --clear .venv-emulator
+	@.venv-emulator/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tests/emulator.lock
 	@touch $@

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bigquery_emulator import bigquery_emulator  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 

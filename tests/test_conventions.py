@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 PACKAGES = ["ingest", "ml", "serving", "orchestration"]
 FOLDERS = {
     *PACKAGES,
     *("dbt_project", "tests", "benchmarks", "docs"),
-    *(".git", ".ci", ".venv", "data", "logs", "tapehouse.egg-info"),
+    *(".git", ".ci", ".venv", ".venv-emulator", "data", "logs", "tapehouse.egg-info"),
     *(".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"),
 }
 FILES = {
@@ -312,10 +313,13 @@ def test_telemetry_is_off_in_the_projects_own_configuration(project_root: Path) 
     assert '"RUNTIME__DLTHUB_TELEMETRY"] = "false"' in landing
 
 
-def test_the_lock_is_hashed_and_names_no_host(project_root: Path) -> None:
-    lock = (project_root / "requirements.lock").read_text()
+@pytest.mark.parametrize(
+    ("name", "least"), [("requirements.lock", 100), ("tests/emulator.lock", 50)]
+)
+def test_the_lock_is_hashed_and_names_no_host(project_root: Path, name: str, least: int) -> None:
+    lock = (project_root / name).read_text()
     pinned = re.findall(r"^[A-Za-z0-9_.\-\[\]]+==", lock, re.MULTILINE)
-    assert len(pinned) > 100
+    assert len(pinned) > least
     assert not re.search(r"https?://|index-url|find-links", lock)
     blocks = re.split(r"\n(?=[A-Za-z0-9])", lock)
     assert [block.splitlines()[0] for block in blocks if "--hash=sha256:" not in block] == []

@@ -1,0 +1,53 @@
+"""The BigQuery emulator as a child process, run by the python of its own environment.
+
+Its only argument is the directory that holds what `gs://` addresses mean to it. It prints
+``{"rest": url, "grpc": host:port, "project": name}`` and ends when its standard input does: with
+the process that started it, however that ends.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+PROJECT = "tapehouse-emulated"
+
+
+async def serve(directory: Path, answer: TextIO) -> None:
+    import duckdb
+    import duckdb_extension_spatial
+    from bqemulator.config import Settings
+    from bqemulator.server import EmulatorServer
+
+    # The emulator asks DuckDB for this extension: it comes from a package, not from the network.
+    extension = next(Path(duckdb_extension_spatial.__file__).parent.rglob("*.duckdb_extension"))
+    duckdb.execute(f"install '{extension}'")
+    settings = Settings(
+        rest_port=0,
+        grpc_port=0,
+        default_project_id=PROJECT,
+        enable_format_extensions=False,
+        log_level="warning",
+        query_cache_ttl_seconds=0,
+        gcs_local_root=directory,
+        upload_staging_dir=directory,
+    )
+    server = EmulatorServer(settings)
+    await server.start()
+    try:
+        addresses = {"rest": server.rest_url, "grpc": server.grpc_endpoint, "project": PROJECT}
+        print(json.dumps(addresses), file=answer, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    finally:
+        await server.stop()
+
+
+if __name__ == "__main__":
+    # DuckDB keeps extensions below the home directory: here below the environment.
+    os.environ["HOME"] = sys.prefix
+    with os.fdopen(os.dup(1), "w") as answer:
+        # The emulator logs to the standard output while it is imported.
+        os.dup2(2, 1)
+        asyncio.run(serve(Path(sys.argv[1]), answer))
