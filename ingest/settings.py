@@ -34,6 +34,10 @@ class Settings(BaseSettings):
         Kline intervals to ingest when a command names none.
     writer_timeout_s : float
         Seconds to wait for another process to release the warehouse file.
+    log_format : {"console", "json"}
+        Form of the logs of processes that are left running, on standard error.
+    log_level : {"debug", "info", "warning", "error"}
+        The least that is logged.
     """
 
     model_config = SettingsConfigDict(env_prefix="TAPEHOUSE_", frozen=True)
@@ -51,6 +55,8 @@ class Settings(BaseSettings):
     market: Market = "um"
     intervals: Annotated[list[str], NoDecode] = ["1m"]
     writer_timeout_s: float = 600.0
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("symbols", "intervals", mode="before")
     @classmethod
@@ -78,6 +84,11 @@ class Settings(BaseSettings):
     def segments_directory(self) -> Path:
         """Directory of the recorder's segment files."""
         return self.database.parent / "segments"
+
+    @property
+    def health_directory(self) -> Path:
+        """Directory of the notes that running processes leave for `tapehouse status`."""
+        return self.database.parent / "health"
 
     @property
     def dlt_directory(self) -> Path:
