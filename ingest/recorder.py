@@ -11,8 +11,8 @@ import ccxt
 import ccxt.pro
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
+from ingest.recordings import SegmentWriter, land_segments, recover
 from ingest.report import Failure, Report
-from ingest.segments import SegmentWriter, land_segments, recover
 from ingest.settings import Market, Settings
 
 # Candles come every two seconds at the latest: a longer silence is a dead connection.

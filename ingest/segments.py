@@ -1,155 +1,226 @@
-"""Segments: what the recorder heard, on disk before it is anywhere else."""
+"""The durable log: what was heard, or said, on disk before it is anywhere else.
 
-import fcntl
-import gzip
-import hashlib
-import json
+A log is a directory of segments with one writer and any number of readers. A segment's name is
+its number; numbers rise and never come back. It grows as ``<number>.frames.part``, is sealed by a
+rename to ``<number>.frames``, and is then compressed to ``<number>.frames.zst``. A cursor counts
+the bytes before compression, so it means the same in all three.
+
+A segment is ``TAPEHSE1``, the number of the segment before it, and frames: length and CRC-32 of
+the body, then the body. Numbers are little-endian.
+"""
+
+import contextlib
 import os
+import struct
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+import zlib
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import NamedTuple, Self
 
-from ingest import messages
-from ingest.kinds import KINDS
-from ingest.landing import Batch, Entry, Series, land, landed_files, unit
-from ingest.report import Report, Tally
-from ingest.settings import Market, Settings
-from ingest.validation import Origin, check, nothing
+import pyarrow as pa
 
-SECONDS_PER_SEGMENT = 60.0
-_SECONDS_PER_SYNC = 1.0
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MAGIC = b"TAPEHSE1"
+HEADER = struct.Struct("<8sQ")
+_HEAD = struct.Struct("<II")
+# Arrival, connection, length of the stream's name.
+_BODY = struct.Struct("<qIH")
+_LARGEST_FRAME = 16 << 20
+_CHUNK = 1 << 20
+_STATES = (".frames.part", ".frames", ".frames.zst")
+# The times of a directory move in steps of the kernel's clock: until then it may change unseen.
+_UNSETTLED_NS = 50_000_000
 
 
-class SegmentWriter:
-    """Appends messages to a segment and starts a new one every minute.
+class Frame(NamedTuple):
+    """What arrived: ``received_at`` in epoch microseconds, and the payload as it came.
 
-    A segment grows as ``<market>_<time>.jsonl.part`` and becomes ``<market>_<time>.jsonl.gz``
-    in one step. The part is locked while it is written to, so that nobody else finishes it.
+    ``stream`` names what it belongs to; ``connection`` tells the connections of a stream apart.
     """
 
-    def __init__(self, directory: Path, market: Market, *, clock: Callable[[], datetime]) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+    received_at: int
+    stream: str
+    payload: bytes
+    connection: int = 0
+
+
+class Cursor(NamedTuple):
+    """A place between two frames: a segment's number and the bytes before the place."""
+
+    segment: int
+    offset: int
+
+
+START = Cursor(0, 0)
+
+
+def encode(frame: Frame) -> bytes:
+    """Return a frame as it is written."""
+    name = frame.stream.encode()
+    body = b"".join(
+        (_BODY.pack(frame.received_at, frame.connection, len(name)), name, frame.payload)
+    )
+    if len(body) + _HEAD.size > _LARGEST_FRAME:
+        raise ValueError(f"expected a frame of at most {_LARGEST_FRAME} bytes, found {len(body)}")
+    return _HEAD.pack(len(body), zlib.crc32(body)) + body
+
+
+def segments(directory: Path) -> dict[int, Path]:
+    """Return the segments of a log by their numbers, in order."""
+    found: dict[int, Path] = {}
+    for path in directory.iterdir() if directory.exists() else ():
+        number, _, state = path.name.partition(".")
+        if f".{state}" in _STATES:
+            found[int(number)] = path
+    return dict(sorted(found.items()))
+
+
+class SegmentReader:
+    """Reads a log on from a cursor, also while it grows.
+
+    It gives whole frames whose checksum is right. At the end of the last segment it waits for
+    more; bytes at the end of an earlier one that are no frame were left by a killed writer and
+    are passed over.
+
+    Parameters
+    ----------
+    directory : Path
+        The log, which may not exist yet.
+    cursor : Cursor
+        Where to go on; ``START`` is the oldest frame there is.
+    """
+
+    def __init__(self, directory: Path, cursor: Cursor = START) -> None:
         self._directory = directory
-        self._market = market
-        self._clock = clock
-        self._part: BinaryIO | None = None
-        self._opened_at = self._synced_at = 0.0
+        self._cursor = cursor
+        self._file: int | None = None
+        self._content: memoryview | None = None
+        self._seen_at_ns = self._changed_at_ns = -1
+        self._numbers: list[int] = []
+        self._passed = cursor.segment if cursor.offset else 0
+        self.damaged_bytes = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._finish()
+        self.close()
 
-    def write(self, stream: str, data: Any) -> None:
-        """Append a message of a stream, as received now."""
-        received_at = self._clock()
-        now = time.monotonic()
-        if self._part and now - self._opened_at >= SECONDS_PER_SEGMENT:
-            self._finish()
-        if self._part is None:
-            name = f"{self._market}_{received_at:%Y%m%dT%H%M%S_%f}_{os.getpid()}.jsonl.part"
-            self._part = (self._directory / name).open("xb")
-            fcntl.flock(self._part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._opened_at = self._synced_at = now
-        line = {
-            "received_at": (received_at - _EPOCH) // timedelta(microseconds=1),
-            "stream": stream,
-            "data": data,
-        }
-        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False)
-        self._part.write(text.encode() + b"\n")
-        if now - self._synced_at >= _SECONDS_PER_SYNC:
-            self._sync()
-            self._synced_at = now
+    @property
+    def cursor(self) -> Cursor:
+        """The place after the last frame given; a later reader goes on from there."""
+        return self._cursor
 
-    def _sync(self) -> None:
-        if self._part:
-            self._part.flush()
-            os.fsync(self._part.fileno())
+    def read(self, limit: int = 10_000) -> list[Frame]:
+        """Return the next frames, at most ``limit``; none if there are no more at present."""
+        frames: list[Frame] = []
+        while len(frames) < limit:
+            following = self._following()
+            if self._is_closed() and not self._open(following):
+                break
+            count = len(frames)
+            rest = self._parse(frames, limit)
+            if len(frames) == count:
+                if following is None:
+                    break
+                self.damaged_bytes += rest
+                self._passed = self._cursor.segment
+                self.close()
+                self._cursor = Cursor(following, 0)
+        return frames
 
-    def _finish(self) -> None:
-        if self._part is None:
-            return
-        self._sync()
-        _complete(Path(self._part.name))
-        self._part.close()
-        self._part = None
+    def close(self) -> None:
+        """Let the present segment go; ``read`` opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+        self._file = self._content = None
+
+    def _is_closed(self) -> bool:
+        return self._file is None and self._content is None
+
+    def _following(self) -> int | None:
+        """Return the number of a later segment; the present one then grows no more."""
+        try:
+            changed_at_ns = self._directory.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+        if changed_at_ns != self._changed_at_ns or self._seen_at_ns - changed_at_ns < _UNSETTLED_NS:
+            self._changed_at_ns, self._seen_at_ns = changed_at_ns, time.time_ns()
+            self._numbers = list(segments(self._directory))
+        later = (number for number in self._numbers if number > self._cursor.segment)
+        return next(later, None)
+
+    def _open(self, following: int | None) -> bool:
+        """Open the cursor's segment, or where that is gone the oldest after it."""
+        is_open = self._open_segment(self._cursor.segment)
+        if is_open and self._cursor.offset >= HEADER.size:
+            return True
+        if not is_open:
+            if following is None or not self._open_segment(following):
+                return False
+            self._cursor = Cursor(following, 0)
+        while True:
+            magic, previous = HEADER.unpack(self._bytes(0, HEADER.size))
+            if magic != MAGIC:
+                raise ValueError(f"{self._directory}: {self._cursor.segment} is not a segment")
+            # A listing of a directory may miss a name that is being changed.
+            if previous <= self._passed or not self._open_segment(previous):
+                self._cursor = Cursor(self._cursor.segment, HEADER.size)
+                return True
+            self._cursor = Cursor(previous, 0)
+
+    def _open_segment(self, number: int) -> bool:
+        for state in _STATES:
+            path = self._directory / f"{number}{state}"
+            with contextlib.suppress(FileNotFoundError):
+                file = os.open(path, os.O_RDONLY)
+                self.close()
+                if path.suffix != ".zst":
+                    self._file = file
+                    return True
+                with os.fdopen(file, "rb") as packed, pa.input_stream(packed, "zstd") as stream:
+                    self._content = memoryview(stream.read())
+                return True
+        return False
+
+    def _bytes(self, offset: int, size: int) -> memoryview:
+        if self._content is not None:
+            return self._content[offset : offset + size]
+        if self._file is None:
+            raise ValueError("no segment is open")
+        return memoryview(os.pread(self._file, size, offset))
+
+    def _parse(self, frames: list[Frame], limit: int) -> int:
+        """Append the whole frames of the next bytes; return how many bytes are left of them."""
+        segment, offset = self._cursor
+        content = self._bytes(offset, _CHUNK)
+        if len(content) >= _HEAD.size:
+            length = _HEAD.unpack_from(content)[0]
+            if len(content) < length + _HEAD.size <= _LARGEST_FRAME:
+                content = self._bytes(offset, length + _HEAD.size)
+        position = 0
+        while len(content) - position >= _HEAD.size and len(frames) < limit:
+            length, checksum = _HEAD.unpack_from(content, position)
+            start = position + _HEAD.size
+            body = content[start : start + length]
+            if not _BODY.size <= length == len(body) or zlib.crc32(body) != checksum:
+                break
+            received_at, connection, name_length = _BODY.unpack_from(body)
+            name_end = _BODY.size + name_length
+            name = str(body[_BODY.size : name_end], "utf-8")
+            frames.append(Frame(received_at, name, bytes(body[name_end:]), connection))
+            position = start + length
+        self._cursor = Cursor(segment, offset + position)
+        return len(content) - position
 
 
-def recover(directory: Path) -> list[Path]:
-    """Complete the segments that an interrupted recorder left; a torn last line is dropped."""
-    recovered = []
-    for part in sorted(directory.glob("*.jsonl.part")):
-        with part.open("rb") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            recovered.append(_complete(part))
-    return recovered
+def prune(directory: Path, before: int) -> int:
+    """Delete the compressed segments numbered below ``before``; return the bytes set free.
 
-
-def read_lines(segment: Path) -> Iterator[bytes]:
-    """Yield a segment's messages."""
-    with gzip.open(segment, "rb") as stream:
-        yield from stream
-
-
-def land_segments(settings: Settings) -> Report:
-    """Land every segment that has not landed yet.
-
-    Returns
-    -------
-    Report
-        One line per market and kind of which rows landed.
+    The newest segment always stays.
     """
-    recover(settings.segments_directory)
-    tally = Tally()
-
-    def batches() -> Iterator[Batch]:
-        landed = {kind: landed_files(settings, kind) for kind in messages.STREAM_KINDS}
-        for segment in sorted(settings.segments_directory.glob("*.jsonl.gz")):
-            market: Market = "spot" if segment.name.startswith("spot_") else "um"
-            sha256 = hashlib.sha256(segment.read_bytes()).hexdigest()
-            missing = [
-                kind
-                for kind in messages.STREAM_KINDS
-                if (Series(kind, market, None), sha256) not in landed[kind]
-            ]
-            tables = messages.rows(read_lines(segment)) if missing else {}
-            source = f"websocket:{segment.name}"
-            origin = Origin(settings.exchange, market, source, datetime.now(UTC))
-            for name in messages.STREAM_KINDS:
-                series = Series(name, market, None)
-                kind = KINDS[name]
-                if name not in missing:
-                    continue
-                table = tables.get(name)
-                checked = nothing(kind) if table is None else check(kind, table, origin)
-                yield from unit([checked], Entry(series, source, sha256))
-
-    report = tally.report(land(settings, batches()))
-    return replace(report, lines=tuple(line for line in report.lines if line.row_count))
-
-
-def _complete(part: Path) -> Path:
-    segment = part.with_name(part.name.removesuffix(".part") + ".gz")
-    compressed = segment.with_name(f"{segment.name}.part")
-    with (
-        part.open("rb") as source,
-        compressed.open("wb") as target,
-        gzip.GzipFile(fileobj=target, mode="wb", mtime=0, filename="") as packed,
-    ):
-        for line in source:
-            if line.endswith(b"\n"):
-                packed.write(line)
-    with compressed.open("rb") as written:
-        os.fsync(written.fileno())
-    compressed.replace(segment)
-    part.unlink()
-    return segment
+    freed = 0
+    for number, path in list(segments(directory).items())[:-1]:
+        if number < before and path.suffix == ".zst":
+            freed += path.stat().st_size
+            path.unlink()
+    return freed

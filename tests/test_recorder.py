@@ -19,7 +19,7 @@ import pytest
 from ingest import messages, recorder, warehouse
 from ingest.kinds import KINDS
 from ingest.recorder import record
-from ingest.segments import SegmentWriter, land_segments, read_lines, recover
+from ingest.recordings import SegmentWriter, land_segments, read_lines, recover
 from ingest.settings import PROJECT_ROOT, Settings
 from ingest.simulator import Market, simulator
 from ingest.validation import Origin, check
