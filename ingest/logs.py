@@ -27,14 +27,21 @@ _IN_TEXT = (
     (re.compile(r"(://)[^/\s@]+@"), rf"\1{REDACTED}@"),
 )  # fmt: skip
 _SHORTEST_SECRET = 6
+_concealed: set[str] = set()
+
+
+def conceal(secret: str) -> None:
+    """Hide a value in all logs from now on."""
+    _concealed.add(secret)
 
 
 def redact(value: Any, *, name: str = "") -> Any:
     """Return a value without secrets, for a log.
 
     Hidden are the values of names such as token or api_key, at any depth and within text, the
-    values of environment variables with such names, credentials in addresses, and what follows
-    ``Bearer``. What is neither text, number, list nor mapping becomes its `repr`.
+    values of environment variables with such names, what was concealed, credentials in
+    addresses, and what follows ``Bearer``. What is neither text, number, list nor mapping becomes
+    its `repr`.
     """
     if name and _SECRET_NAME.search(name) and value is not None:
         return REDACTED
@@ -52,8 +59,9 @@ def redact(value: Any, *, name: str = "") -> Any:
 
 
 def _redact_text(text: str) -> str:
-    for name, secret in os.environ.items():
-        if len(secret) >= _SHORTEST_SECRET and _SECRET_NAME.search(name):
+    named = {secret for name, secret in os.environ.items() if _SECRET_NAME.search(name)}
+    for secret in named | _concealed:
+        if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, REDACTED)
     for pattern, replacement in _IN_TEXT:
         text = pattern.sub(replacement, text)

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
         Kline intervals to ingest when a command names none.
     writer_timeout_s : float
         Seconds to wait for another process to release the warehouse file.
+    remote : Path or None
+        The file of services over HTTP; None is ``remote.toml`` beside the warehouse, where it
+        exists.
     log_format : {"console", "json"}
         Form of the logs of processes that are left running, on standard error.
     log_level : {"debug", "info", "warning", "error"}
@@ -55,6 +58,7 @@ class Settings(BaseSettings):
     market: Market = "um"
     intervals: Annotated[list[str], NoDecode] = ["1m"]
     writer_timeout_s: float = 600.0
+    remote: Path | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -89,6 +93,16 @@ class Settings(BaseSettings):
     def health_directory(self) -> Path:
         """Directory of the notes that running processes leave for `tapehouse status`."""
         return self.database.parent / "health"
+
+    @property
+    def remote_file(self) -> Path:
+        """The file of services over HTTP."""
+        return (self.remote or self.database.parent / "remote.toml").expanduser().absolute()
+
+    @property
+    def budgets_directory(self) -> Path:
+        """Directory where the requests to services are counted."""
+        return self.database.parent / "budgets"
 
     @property
     def dlt_directory(self) -> Path:

@@ -92,6 +92,15 @@ def wait_for_writer(database: Path, *, timeout_s: float = 600.0) -> None:
         _connect(database, read_only=False, timeout_s=timeout_s).close()
 
 
+def holder(database: Path) -> str | None:
+    """Return which process holds the warehouse file against readers now, None if none does."""
+    try:
+        with reading(database, timeout_s=0.0):
+            return None
+    except WarehouseBusyError as error:
+        return _holder(error.__cause__ or error)
+
+
 def publish_snapshot(database: Path, *, timeout_s: float = 600.0) -> Path:
     """Replace the readers' copy of the warehouse by its present state, atomically.
 

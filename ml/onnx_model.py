@@ -58,18 +58,29 @@ def assemble(
     )
 
 
-def load(path: Path) -> onnxruntime.InferenceSession:
+def load(path: Path, *, providers: Sequence[str] = ()) -> onnxruntime.InferenceSession:
     """Return a session on one thread for a model file."""
-    return session(path.read_bytes())
+    return session(path.read_bytes(), providers=providers)
 
 
-def session(onnx: bytes) -> onnxruntime.InferenceSession:
-    """Return a session on one thread for a serialized model."""
+def session(onnx: bytes, *, providers: Sequence[str] = ()) -> onnxruntime.InferenceSession:
+    """Return a session on one thread for a serialized model.
+
+    Parameters
+    ----------
+    onnx : bytes
+        The model.
+    providers : sequence of str
+        ONNX Runtime's, the preferred first, such as CUDAExecutionProvider; what they cannot do
+        the processor does.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        onnx, options, providers=[*providers, "CPUExecutionProvider"]
+    )
 
 
 def outputs(

@@ -9,7 +9,9 @@ from orchestration.commands import check, derive, ingest, models
 from orchestration.commands.demo import demo
 from orchestration.commands.record import record
 from orchestration.commands.score import score
+from orchestration.commands.serve_model import serve_model
 from orchestration.commands.simulate import simulate
+from orchestration.commands.status import status
 from orchestration.commands.ui import ui
 
 PACKAGES = {"ingest", "ml", "serving", "orchestration"}
@@ -47,7 +49,9 @@ app.add_typer(ingest.app)
 app.add_typer(models.app)
 app.command()(record)
 app.command()(score)
+app.command()(serve_model)
 app.command()(simulate)
+app.command()(status)
 app.command()(ui)
 
 if __name__ == "__main__":

@@ -1,0 +1,60 @@
+"""A registry with small models of known weights, without training."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from ingest import warehouse
+from ml import onnx_model, registry
+
+WHEN = datetime(2024, 1, 1)
+
+
+def logistic(weights: Sequence[float]) -> bytes:
+    """A model whose probability is that of a logistic regression; NaN counts as 0."""
+    column = np.asarray(weights, dtype=np.float64).reshape(-1, 1)
+    constants = [
+        numpy_helper.from_array(column, "weights"),
+        numpy_helper.from_array(np.float32(0), "nothing"),
+        numpy_helper.from_array(np.float64(1), "one"),
+    ]
+    nodes = [
+        helper.make_node("IsNaN", [onnx_model.INPUT], ["missing"]),
+        helper.make_node("Where", ["missing", "nothing", onnx_model.INPUT], ["filled"]),
+        helper.make_node("Cast", ["filled"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("MatMul", ["wide", "weights"], ["score"]),
+        helper.make_node("Sigmoid", ["score"], ["true"]),
+        helper.make_node("Sub", ["one", "true"], ["false"]),
+        helper.make_node("Concat", ["false", "true"], ["probabilities"], axis=1),
+    ]
+    outputs = {"probabilities": (TensorProto.DOUBLE, 2)}
+    model = onnx_model.assemble(nodes, constants, inputs=len(weights), outputs=outputs)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def register(database: Path, models: Mapping[str, Sequence[float]]) -> list[registry.Model]:
+    """Register a champion for each name, by its weights, and return them."""
+    with warehouse.writing(database) as connection:
+        registry.create(connection)
+        for name, weights in models.items():
+            onnx = logistic(weights)
+            sha256 = hashlib.sha256(onnx).hexdigest()
+            connection.execute(
+                "insert into registry.models by name select ? as model_name, ? as model_version, "
+                "'signal' as role, 'binary' as task, ? as features, 'is_up' as label, "
+                "? as train_end_at, ? as validation_end_at, ? as onnx, ? as onnx_sha256, "
+                "? as registered_at",
+                [
+                    *(name, sha256[:16], [f"feature_{n}" for n in range(len(weights))]),
+                    *(WHEN, WHEN, onnx, sha256, WHEN),
+                ],
+            )
+            connection.execute(
+                "insert into registry.stages values (?, ?, 'champion', 'test', ?)",
+                [name, sha256[:16], WHEN],
+            )
+        return registry.active_models(connection)
