@@ -1,9 +1,6 @@
 """Random and recorded bars, and models of the project built on them in memory."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+from dbt_fixtures import run_dbt
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = ["exchange", "market", "symbol", "interval_minutes", "opened_at"]
@@ -21,14 +19,7 @@ Models = dict[str, dict[str, Any]]
 
 def compiled(select: str, *, working: Path) -> Models:
     """Compile the models that `select` names; the manifest's nodes by their name."""
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), "compile", "--select", *select.split()),
-        *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
-        *("--target-path", str(working / "target"), "--log-path", str(working / "logs")),
-    ]
-    environment = os.environ | {"TAPEHOUSE_DATABASE": str(working / "tapehouse.duckdb")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_dbt(working / "tapehouse.duckdb", "compile", "--select", *select.split())
     nodes = json.loads((working / "target" / "manifest.json").read_text())["nodes"]
     return {node["name"]: node for node in nodes.values() if node["resource_type"] == "model"}
 

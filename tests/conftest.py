@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bigquery_emulator import bigquery_emulator  # noqa: F401
+from dbt_fixtures import run_dbt
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,13 +38,6 @@ def own_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The manifest of the dbt project, as `dbt parse` writes it."""
-    target = tmp_path_factory.mktemp("parse")
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), "parse", "--no-partial-parse"),
-        *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
-        *("--target-path", str(target), "--log-path", str(target)),
-    ]
-    environment = os.environ | {"TAPEHOUSE_DATABASE": str(target / "tapehouse.duckdb")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads((target / "manifest.json").read_text())
+    directory = tmp_path_factory.mktemp("parse")
+    run_dbt(directory / "tapehouse.duckdb", "parse")
+    return json.loads((directory / "target" / "manifest.json").read_text())

@@ -1,13 +1,11 @@
 """Random markets in the raw schema, and the dbt project built on them."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
+from dbt_fixtures import run_dbt
 
 ROOT = Path(__file__).resolve().parents[1]
 START = pd.Timestamp("2025-01-31 22:00", tz="UTC")
@@ -119,20 +117,10 @@ def write_raw(database: Path, tables: dict[str, pd.DataFrame]) -> None:
 
 
 def built(name: str, tables: dict[str, pd.DataFrame], *, select: str, working: Path) -> Path:
-    """Build the models ``select`` names on raw rows; the result is the database ``name``.
-
-    Every build runs at the same path, so that dbt keeps what it has parsed, and is moved away.
-    """
+    """Build the models ``select`` names on raw rows; the result is the database ``name``."""
     database = working / "tapehouse.duckdb"
     write_raw(database, tables)
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), "run", "--select", *select.split()),
-        *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
-        *("--target-path", str(working / "target"), "--log-path", str(working / "logs")),
-    ]
-    environment = os.environ | {"TAPEHOUSE_DATABASE": str(database)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_dbt(database, "run", "--select", *select.split())
     return database.rename(working / f"{name}.duckdb")
 
 

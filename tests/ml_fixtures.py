@@ -1,14 +1,12 @@
 """A synthetic dataset beside its bars, and dbt on top of it."""
 
-import os
-import subprocess
-import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pyarrow
+from dbt_fixtures import run_dbt
 
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2024, 12, 10)
@@ -109,24 +107,6 @@ def write_dataset(
         from int_bars
         """
     )
-
-
-def run_dbt(database: Path, *arguments: str) -> str:
-    """Run a dbt command on a database, failing loudly; returns what it printed."""
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "dbt"), "--no-use-colors", *arguments),
-            *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
-            *("--target-path", str(database.parent / "target")),
-            *("--log-path", str(database.parent / "logs")),
-        ],
-        env=os.environ | {"TAPEHOUSE_DATABASE": str(database)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def build_market(directory: Path, *, seed: int, edge: float, days: int = 20) -> Path:

@@ -1,19 +1,17 @@
 """A small warehouse over a simulated market: ingested once, built once, copied for each test."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from dbt_fixtures import WITHOUT_TESTS, run_dbt
 
 from ingest import warehouse
 from ingest.files import ingest_files
 from ingest.history import ingest_history
-from ingest.settings import PROJECT_ROOT, Settings
+from ingest.settings import Settings
 from ingest.simulator import Market, Simulator, simulator, write_books
 
 SYMBOLS = ["BTCUSDT", "ETHUSDT"]
@@ -30,17 +28,8 @@ def ingest(settings: Settings, market: Market) -> None:
         ingest_history(settings, kind, start=market.start)
 
 
-def run_dbt(settings: Settings, *selection: str) -> None:
-    artifacts = str(settings.database.parent / "dbt")
-    arguments = [
-        *(str(Path(sys.executable).with_name("dbt")), "--quiet", "build", *selection),
-        *("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test"),
-        *("--project-dir", str(PROJECT_ROOT / "dbt_project"), "--profiles-dir", str(PROJECT_ROOT)),
-        *("--target-path", artifacts, "--log-path", artifacts),
-    ]
-    environment = os.environ | {"TAPEHOUSE_DATABASE": str(settings.database)}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def build(settings: Settings, *selection: str) -> None:
+    run_dbt(settings.database, "build", *selection, *WITHOUT_TESTS)
 
 
 def signals(settings: Settings) -> list[tuple[object, ...]]:
@@ -74,7 +63,7 @@ def built(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, after `dbt build`."""
     directory = tmp_path_factory.mktemp("built") / "warehouse"
     shutil.copytree(ingested, directory)
-    run_dbt(Settings(database=directory / "tapehouse.duckdb"))
+    build(Settings(database=directory / "tapehouse.duckdb"))
     return directory
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from ml_fixtures import build_market, run_dbt
+from dbt_fixtures import run_dbt
+from ml_fixtures import build_market
 
 ANALYSES = sorted(
     path.stem

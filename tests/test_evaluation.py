@@ -9,7 +9,8 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from ml_fixtures import build, build_market, run_dbt
+from dbt_fixtures import run_dbt
+from ml_fixtures import build, build_market
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,

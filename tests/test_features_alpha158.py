@@ -4,9 +4,6 @@ The oracle applies NumPy to each window on its own: pandas' built-in rolling mom
 from bar to bar, which on a price with a small deviation costs more digits than these tests allow.
 """
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from dbt_fixtures import run_dbt
 
 ROOT = Path(__file__).resolve().parents[1]
 START = pd.Timestamp("2025-01-31 22:00", tz="UTC")
@@ -68,16 +66,6 @@ def recorded_klines(path: Path) -> pd.DataFrame:
     )
 
 
-def dbt(database: Path, working: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), *arguments),
-        *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
-        *("--target-path", str(working / "target"), "--log-path", str(working / "logs")),
-    ]
-    environment = os.environ | {"TAPEHOUSE_DATABASE": str(database)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-
-
 def built(name: str, klines: pd.DataFrame, working: Path) -> pd.DataFrame:
     """The features of klines, with the columns of their bars, in order of time."""
     database = working / "tapehouse.duckdb"
@@ -89,11 +77,8 @@ def built(name: str, klines: pd.DataFrame, working: Path) -> pd.DataFrame:
         connection.execute((ROOT / "ingest" / "raw.sql").read_text())
         connection.register("frame", frame)
         connection.execute("insert into raw.klines by name select * from frame")
-    done = dbt(
-        *(database, working, "run", "--select", "+feat_alpha158"),
-        *("--vars", "{interval_minutes: [1, 5], alpha158_interval_minutes: [1]}"),
-    )
-    assert done.returncode == 0, done.stdout
+    variables = "{interval_minutes: [1, 5], alpha158_interval_minutes: [1]}"
+    run_dbt(database, "run", "--select", "+feat_alpha158", "--vars", variables)
     kept = database.rename(working / f"{name}.duckdb")
     with duckdb.connect(kept, read_only=True) as connection:
         return connection.execute(

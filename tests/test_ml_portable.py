@@ -6,7 +6,8 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from ml_fixtures import run_dbt, write_dataset
+from dbt_fixtures import run_dbt
+from ml_fixtures import write_dataset
 
 from ml import onnx_model, registry
 from ml.plugin import create_functions

@@ -10,7 +10,8 @@ import numpy as np
 import pandas
 import pytest
 import xgboost
-from ml_fixtures import run_dbt, write_dataset
+from dbt_fixtures import run_dbt
+from ml_fixtures import write_dataset
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import (
     accuracy_score,

@@ -1,15 +1,13 @@
 """The point-in-time join against a plain loop, in both of its forms."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from dbt_fixtures import run_dbt
 
 FORMS = ["duckdb", "default"]
 START = pd.Timestamp("2025-01-31 22:00")
@@ -18,7 +16,7 @@ KEYS = ["symbol"]
 
 
 @pytest.fixture(scope="module")
-def joins(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def joins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The compiled join, by its form and whether it has keys."""
     calls = [
         f"{{{{ tapehouse.{form}__as_of_join('moments', 'updates', {keys}, 'event_at', "
@@ -27,16 +25,11 @@ def joins(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         for keys in ([], KEYS)
     ]
     working = tmp_path_factory.getbasetemp()
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), "--quiet", "compile", "--output", "json"),
+    compiled = run_dbt(
+        *(working / "tapehouse.duckdb", "--quiet", "compile", "--output", "json"),
         *("--inline", ";\n".join(calls)),
-        *("--project-dir", str(project_root / "dbt_project"), "--profiles-dir", str(project_root)),
-        *("--target-path", str(working / "target"), "--log-path", str(working / "logs")),
-    ]
-    environment = os.environ | {"TAPEHOUSE_DATABASE": str(working / "tapehouse.duckdb")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    texts = json.loads(done.stdout)["compiled"].split(";")
+    )
+    texts = json.loads(compiled)["compiled"].split(";")
     names = [f"{form} {len(keys)}" for form in FORMS for keys in ([], KEYS)]
     return dict(zip(names, texts, strict=True))
 

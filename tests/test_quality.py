@@ -1,9 +1,6 @@
 """The quality of features against pandas, SciPy and scikit-learn."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from dbt_fixtures import run_dbt
 from scipy.stats import spearmanr
 from sklearn.metrics import mutual_info_score
 
@@ -88,18 +86,11 @@ def run(database: Path, **variables: object) -> None:
         for name, label in DATASETS.items()
         if name != "ds_order_flow"
     ]
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), "build", "--select"),
-        *("path:models/quality", "feature_quality", "--project-dir", str(ROOT / "dbt_project")),
-        *("--profiles-dir", str(ROOT), "--vars", json.dumps({"strategies": rows, **variables})),
-        *("--target-path", str(database.parent / "target"), "--log-path", str(database.parent)),
-    ]
-    environment = os.environ | {"TAPEHOUSE_DATABASE": str(database), "PYTHONPATH": str(ROOT)}
-    for arguments in (command, [command[0], "compile", *command[2:]]):
-        done = subprocess.run(
-            arguments, env=environment, capture_output=True, text=True, check=False
+    for command in ("build", "compile"):
+        run_dbt(
+            *(database, command, "--select", "path:models/quality", "feature_quality"),
+            *("--vars", json.dumps({"strategies": rows, **variables})),
         )
-        assert done.returncode == 0, done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from serving_fixtures import (
     SYMBOLS,
+    build,
     built,
     exchange,
     ingest,
     ingested,
     market,
-    run_dbt,
     settings,
     signals,
     start_of_last_day,
@@ -83,7 +83,7 @@ def test_bars_that_landed_after_the_build_get_the_signals_of_the_next_build(
     served = signals(settings)
     assert set(before) < set(served)
     forget(settings, "true")
-    run_dbt(settings, "--exclude", "config.materialized:ml_model")
+    build(settings, "--exclude", "config.materialized:ml_model")
     assert signals(settings) == served
 
 

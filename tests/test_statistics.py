@@ -9,7 +9,7 @@ import duckdb
 import numpy as np
 import pandas
 import pytest
-from ml_fixtures import run_dbt
+from dbt_fixtures import run_dbt
 from scipy.stats import kurtosis, norm, skew, spearmanr, ttest_1samp
 from sklearn.metrics import roc_auc_score
 

@@ -2,10 +2,7 @@
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
+from dbt_fixtures import NO_ACCOUNT, OFFLINE_BIGQUERY, WITHOUT_TESTS, dbt, run_dbt
 from features_fixtures import START, random_market, raw_books, raw_klines, raw_trades, write_raw
 
 from serving.manifest import compiled, lineage, part_datasets, strategies
@@ -20,7 +18,6 @@ from serving.manifest import compiled, lineage, part_datasets, strategies
 ROOT = Path(__file__).resolve().parents[1]
 MINUTES = 6_000
 SCALE = {"price": 8, "quantity": 4}
-WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
 # Buckets with fixed edges: the same market at another price falls into others.
 BUCKETED = {"volume_profile_poc_96_rel", "large_trade_count_rel", "large_trade_ratio"}
 WRONG = [
@@ -122,23 +119,6 @@ def five_symbols() -> dict[str, pd.DataFrame]:
     return market
 
 
-def dbt(
-    project: Path, database: Path, *arguments: str, variables: dict[str, Any] | None = None
-) -> subprocess.CompletedProcess[str]:
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), "--no-use-colors", *arguments),
-        *("--project-dir", str(project), "--profiles-dir", str(ROOT)),
-        *("--target-path", str(database.parent / "target"), "--log-path", str(database.parent)),
-        *(("--vars", json.dumps(variables)) if variables else ()),
-    ]
-    environment = {"TAPEHOUSE_DATABASE": str(database), "TAPEHOUSE_BIGQUERY_TOKEN": "offline"}
-    environment["TAPEHOUSE_BIGQUERY_METHOD"] = "oauth-secrets"
-    environment |= {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-
-
 def copied(directory: Path, rows: list[dict[str, str]]) -> Path:
     """A copy of the project with other strategies, and a model that reads one of them."""
     project = directory / "dbt_project"
@@ -165,7 +145,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_raw(database, five_symbols())
     selection = ("--select", "+ds_strategies", "+ds_order_flow")
     few = {"adaptive_median_bars": 100}
-    done = dbt(ROOT / "dbt_project", database, "build", *selection, *WITHOUT_TESTS, variables=few)
+    done = dbt(database, "build", *selection, *WITHOUT_TESTS, "--vars", json.dumps(few))
     assert done.returncode == 0, done.stdout
     return database
 
@@ -176,8 +156,8 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> str:
     database = tmp_path_factory.mktemp("refused") / "tapehouse.duckdb"
     rows = [row(), row(), *(row(**changes) for changes, _ in WRONG)]
     offline = ("--no-introspect", "--no-populate-cache", "--select", "ds_strategies")
-    variables = {"strategies": rows}
-    done = dbt(ROOT / "dbt_project", database, "compile", *offline, variables=variables)
+    variables = json.dumps({"strategies": rows})
+    done = dbt(database, "compile", *offline, "--vars", variables)
     assert done.returncode != 0, done.stdout
     return done.stdout
 
@@ -302,7 +282,7 @@ def test_rows_added_and_removed_make_and_drop_tables_and_nothing_else(
     absent = row(name="absent", symbols="DOGEUSDT")
     project = copied(tmp_path, [*kept, added, absent])
     selection = ("--select", "strategies", "ds_strategies", "sig_count")
-    done = dbt(project, database, "build", *selection, *WITHOUT_TESTS)
+    done = dbt(database, "build", *selection, *WITHOUT_TESTS, project=project)
     assert done.returncode == 0, done.stdout
     names = ["absent", "adaptive", "momentum", "spreads"]
     assert list(table(database, "from ds_strategies order by name")["name"]) == names
@@ -328,7 +308,7 @@ def test_rows_added_and_removed_make_and_drop_tables_and_nothing_else(
     assert reader["depends_on"]["nodes"] == ["model.tapehouse.ds_strategies"]
 
     taken = copied(tmp_path / "second", [*kept[1:], row(name="mine")])
-    done = dbt(taken, database, "build", *selection, *WITHOUT_TESTS)
+    done = dbt(database, "build", *selection, *WITHOUT_TESTS, project=taken)
     assert done.returncode == 1
     assert '"ds_mine" was not made by ds_strategies: drop it' in done.stdout
     assert list(table(database, "from ds_strategies order by name")["name"]) == names
@@ -349,12 +329,9 @@ def test_only_what_is_wrong_is_refused(refused: str) -> None:
 
 def test_the_strategies_render_for_bigquery_without_an_account(tmp_path: Path) -> None:
     database = tmp_path / "tapehouse.duckdb"
-    done = dbt(
-        *(ROOT / "dbt_project", database, "compile", "--target", "bigquery"),
-        *("--no-introspect", "--no-populate-cache", "--select", "ds_strategies"),
-        variables={"strategies": strategies()},
-    )
-    assert done.returncode == 0, done.stdout
+    variables = json.dumps({"strategies": strategies()})
+    selection = ("--select", "ds_strategies", "--vars", variables)
+    run_dbt(database, "compile", *OFFLINE_BIGQUERY, *selection, **NO_ACCOUNT)
     manifest = json.loads((tmp_path / "target" / "manifest.json").read_text())
     code = manifest["nodes"]["model.tapehouse.ds_strategies"]["compiled_code"]
     assert code.count(" as dataset_sql") == len(strategies())
