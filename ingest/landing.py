@@ -9,9 +9,11 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import dlt
 import duckdb
@@ -106,7 +108,10 @@ def land(settings: Settings, batches: Iterable[Batch]) -> Iterator[Batch]:
     ------
     ingest.warehouse.WarehouseBusyError
         If another process keeps the warehouse file.
+    ingest.bigquery.CloudError
+        If BigQuery, where that is the warehouse, did not take the rows.
     """
+    write = _writer(settings)
     waiting: list[Batch] = []
     rows = size = 0
     for batch in batches:
@@ -114,12 +119,18 @@ def land(settings: Settings, batches: Iterable[Batch]) -> Iterator[Batch]:
         rows += batch.checked.rows.num_rows + batch.checked.rejects.num_rows
         size += batch.checked.rows.nbytes + batch.checked.rejects.nbytes
         if rows >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
-            _write(settings, waiting)
-            yield from waiting
+            yield from write(waiting)
             waiting, rows, size = [], 0, 0
     if waiting:
-        _write(settings, waiting)
-        yield from waiting
+        yield from write(waiting)
+
+
+def _writer(settings: Settings) -> Callable[[list[Batch]], list[Batch]]:
+    if settings.target == "bigquery":
+        from ingest.cloud_landing import CloudLanding
+
+        return CloudLanding(settings).write
+    return partial(_write, settings)
 
 
 def landed_files(
@@ -129,9 +140,7 @@ def landed_files(
 
     ``statement`` is what ``source`` must end in: what was said of a file beside its content.
     """
-    if not settings.database.exists():
-        return set()
-    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+    with _ledger(settings, kind) as connection:
         rows = connection.execute(
             """
             select market, symbol, "interval", sha256
@@ -154,9 +163,7 @@ def landed_archives(
     settings: Settings, series: Series, start: datetime, end: datetime
 ) -> list[tuple[str, datetime, datetime, str]]:
     """Return source, span and sha256, as landed last, of a series' archives in ``[start, end)``."""
-    if not settings.database.exists():
-        return []
-    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+    with _ledger(settings, series.kind) as connection:
         rows = connection.execute(
             """
             select source, epoch_us(covered_from), epoch_us(covered_until), sha256
@@ -182,9 +189,7 @@ def landed_archives(
 
 def covered(settings: Settings, series: Series) -> list[tuple[datetime, datetime]]:
     """Return the spans of time for which all of a series has landed, in order, merged."""
-    if not settings.database.exists():
-        return []
-    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+    with _ledger(settings, series.kind) as connection:
         rows = connection.execute(
             """
             select epoch_us(covered_from), epoch_us(covered_until)
@@ -226,6 +231,25 @@ def missing(
     return [(first, last) for first, last in spans if first < last]
 
 
+@contextmanager
+def _ledger(settings: Settings, kind: KindName) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a database that holds the ledger's rows of a kind, wherever the warehouse is."""
+    if settings.target == "bigquery":
+        from ingest.bigquery import BigQuery, copied
+
+        rows = BigQuery(settings).ledger("landings", exchange=settings.exchange, kind=kind)
+        with copied({"raw.landings": rows}) as connection:
+            yield connection
+    elif settings.database.exists():
+        timeout_s = settings.writer_timeout_s
+        with warehouse.reading(settings.database, timeout_s=timeout_s) as connection:
+            yield connection
+    else:
+        with duckdb.connect(":memory:") as connection:
+            connection.execute(warehouse.RAW_SCHEMA.read_text())
+            yield connection
+
+
 def _key(settings: Settings, series: Series) -> dict[str, str | None]:
     return {
         "exchange": settings.exchange,
@@ -254,7 +278,7 @@ def _counted(entry: Entry, part: Checked) -> Entry:
     )
 
 
-def _write(settings: Settings, batches: list[Batch]) -> None:
+def _write(settings: Settings, batches: list[Batch]) -> list[Batch]:
     tables: dict[str, list[pa.Table]] = {}
     for batch in batches:
         tables.setdefault(batch.series.kind, []).append(batch.checked.rows)
@@ -274,6 +298,7 @@ def _write(settings: Settings, batches: list[Batch]) -> None:
     # 1.2 GB that grows with the run, instead of 0.9 GB (2.3 million candles).
     del resources
     gc.collect()
+    return batches
 
 
 def _run_dlt(
@@ -296,27 +321,30 @@ def _run_dlt(
 
 
 def _enter(settings: Settings, connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
-    if not entries:
-        return
+    if entries:
+        connection.register("ledger", ledger_rows(settings, entries))
+        connection.execute("insert into raw.landings by name select * from ledger")
+        connection.unregister("ledger")
+
+
+def ledger_rows(settings: Settings, entries: Sequence[Entry]) -> pa.Table:
+    """Return the rows of the ledger for what lands now."""
     instant = pa.timestamp("us", "UTC")
-    ledger = pa.table(
+    return pa.table(
         {
-            "kind": [entry.series.kind for entry in entries],
-            "exchange": [settings.exchange] * len(entries),
-            "market": [entry.series.market for entry in entries],
+            "kind": pa.array([entry.series.kind for entry in entries], pa.string()),
+            "exchange": pa.array([settings.exchange] * len(entries), pa.string()),
+            "market": pa.array([entry.series.market for entry in entries], pa.string()),
             "symbol": pa.array([entry.series.symbol for entry in entries], pa.string()),
             "interval": pa.array([entry.series.interval for entry in entries], pa.string()),
-            "source": [entry.source for entry in entries],
+            "source": pa.array([entry.source for entry in entries], pa.string()),
             "sha256": pa.array([entry.sha256 for entry in entries], pa.string()),
             "covered_from": pa.array([entry.covered_from for entry in entries], instant),
             "covered_until": pa.array([entry.covered_until for entry in entries], instant),
             "first_event_at": pa.array([entry.first_event_at for entry in entries], instant),
             "last_event_at": pa.array([entry.last_event_at for entry in entries], instant),
-            "row_count": [entry.row_count for entry in entries],
-            "reject_count": [entry.reject_count for entry in entries],
+            "row_count": pa.array([entry.row_count for entry in entries], pa.int64()),
+            "reject_count": pa.array([entry.reject_count for entry in entries], pa.int64()),
             "landed_at": pa.array([datetime.now(UTC)] * len(entries), instant),
         }
     )
-    connection.register("ledger", ledger)
-    connection.execute("insert into raw.landings by name select * from ledger")
-    connection.unregister("ledger")

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 Market = Literal["spot", "um"]
+Target = Literal["duckdb", "bigquery"]
 
 
 class Settings(BaseSettings):
@@ -19,8 +20,19 @@ class Settings(BaseSettings):
 
     Parameters
     ----------
+    target : {"duckdb", "bigquery"}
+        Which warehouse is meant; dbt's profile reads the same variable.
     database : Path
-        The warehouse file; a relative path is taken from the working directory.
+        The warehouse file; a relative path is taken from the working directory. With BigQuery
+        it is the registry of local models and what a run leaves behind lies beside it.
+    bigquery_project : str or None
+        Google Cloud project; None is that of the credentials.
+    bigquery_dataset : str
+        Where the tables of the dbt project are.
+    bigquery_raw_dataset : str
+        Where the raw tables are.
+    bigquery_location : str
+        Where the datasets lie, such as ``EU``.
     exchange : str
         Label that lands in the ``exchange`` column.
     exchange_url : str or None
@@ -45,7 +57,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TAPEHOUSE_", frozen=True)
 
+    target: Target = "duckdb"
     database: Path = PROJECT_ROOT / "data" / "tapehouse.duckdb"
+    bigquery_project: str | None = None
+    bigquery_dataset: str = "tapehouse"
+    bigquery_raw_dataset: str = "raw"
+    bigquery_location: str = "US"
     exchange: str = "binance"
     exchange_url: str | None = None
     symbols: Annotated[list[str], NoDecode] = [

@@ -1,0 +1,282 @@
+"""BigQuery as a warehouse: clients made of the settings, the raw tables, rows as Arrow.
+
+Who one is, is Google's business: the application default credentials. BIGQUERY_EMULATOR_HOST (REST)
+and BIGQUERY_STORAGE_EMULATOR_HOST (the Storage API) lead every client to an emulator instead.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import duckdb
+import google.auth
+import grpc
+import pyarrow as pa
+from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError
+from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1 import BigQueryReadClient, BigQueryWriteClient, types
+from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
+    BigQueryReadGrpcTransport,
+)
+from google.cloud.bigquery_storage_v1.services.big_query_write.transports import (
+    BigQueryWriteGrpcTransport,
+)
+
+from ingest.raw_tables import raw_tables
+from ingest.settings import Settings
+
+LABELS = {"application": "tapehouse"}
+_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
+_MESSAGE_BYTES = 128 * 1024 * 1024
+_ARROW_TYPES = {
+    "STRING": pa.string(),
+    "TIMESTAMP": pa.timestamp("us", "UTC"),
+    "DATETIME": pa.timestamp("us"),
+    "FLOAT": pa.float64(),
+    "FLOAT64": pa.float64(),
+    "INTEGER": pa.int64(),
+    "INT64": pa.int64(),
+    "BOOLEAN": pa.bool_(),
+    "BOOL": pa.bool_(),
+    "NUMERIC": pa.decimal128(38, 9),
+    "DATE": pa.date32(),
+}
+Parameter = bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter
+
+
+class CloudError(RuntimeError):
+    """BigQuery cannot be used as asked; the message says what to do."""
+
+
+class BigQuery:
+    """The datasets that the settings name, and clients for them, each made when it is needed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.raw_dataset = settings.bigquery_raw_dataset
+        self.dataset = settings.bigquery_dataset
+
+    @cached_property
+    def client(self) -> bigquery.Client:
+        """The client of jobs, tables and queries, with Google's own retries on 429 and 503.
+
+        Raises
+        ------
+        CloudError
+            If there are no credentials or no project.
+        """
+        settings = self._settings
+        credentials, project = self._credentials
+        job = bigquery.QueryJobConfig(labels=LABELS)
+        return bigquery.Client(
+            project=settings.bigquery_project or project,
+            credentials=credentials,
+            location=settings.bigquery_location,
+            default_query_job_config=job,
+        )
+
+    @cached_property
+    def reader(self) -> BigQueryReadClient:
+        """The client of the Storage Read API."""
+        channel = self._emulator_channel
+        if channel:
+            return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
+        return BigQueryReadClient(credentials=self._credentials[0])
+
+    @cached_property
+    def writer(self) -> BigQueryWriteClient:
+        """The client of the Storage Write API."""
+        channel = self._emulator_channel
+        if channel:
+            return BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=channel))
+        return BigQueryWriteClient(credentials=self._credentials[0])
+
+    @cached_property
+    def _credentials(self) -> tuple[Any, str | None]:
+        if "BIGQUERY_EMULATOR_HOST" in os.environ:
+            return AnonymousCredentials(), "tapehouse"
+        try:
+            credentials, project = google.auth.default(scopes=_SCOPES)
+        except DefaultCredentialsError as error:
+            raise CloudError(
+                "there are no Google credentials: run `gcloud auth application-default login`, or "
+                "point GOOGLE_APPLICATION_CREDENTIALS at a service account's file "
+                "(docs/guides/bigquery.md)"
+            ) from error
+        if not (self._settings.bigquery_project or project):
+            raise CloudError("the credentials name no project: set TAPEHOUSE_BIGQUERY_PROJECT")
+        return credentials, project
+
+    @cached_property
+    def _emulator_channel(self) -> grpc.Channel | None:
+        if "BIGQUERY_EMULATOR_HOST" not in os.environ:
+            return None
+        address = os.environ.get("BIGQUERY_STORAGE_EMULATOR_HOST")
+        if address is None:
+            raise CloudError(
+                "BIGQUERY_EMULATOR_HOST is set: BIGQUERY_STORAGE_EMULATOR_HOST must say where the "
+                "emulator's Storage API listens, such as 127.0.0.1:9060"
+            )
+        options = [
+            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MESSAGE_BYTES),
+        ]
+        return grpc.insecure_channel(address, options=options)
+
+    @property
+    def place(self) -> str:
+        """Project and dataset of the raw tables, for messages."""
+        return f"{self.client.project}.{self.raw_dataset}"
+
+    def raw(self, name: str) -> bigquery.TableReference:
+        """Return the address of a raw table."""
+        dataset = bigquery.DatasetReference(self.client.project, self.raw_dataset)
+        return dataset.table(name)
+
+    def model(self, name: str) -> bigquery.TableReference:
+        """Return the address of a table of the dbt project."""
+        return bigquery.DatasetReference(self.client.project, self.dataset).table(name)
+
+    def create_raw_tables(self) -> None:
+        """Create the raw dataset and the raw tables that are missing.
+
+        Raises
+        ------
+        CloudError
+            If the dataset is missing and the credentials may not create it.
+        """
+        dataset = bigquery.Dataset(f"{self.client.project}.{self.raw_dataset}")
+        dataset.location = self._settings.bigquery_location
+        try:
+            self.client.get_dataset(dataset.reference)
+        except NotFound:
+            try:
+                self.client.create_dataset(dataset, exists_ok=True)
+            except Forbidden as error:
+                raise CloudError(
+                    f"there is no dataset {self.place} and the credentials may not create it: "
+                    "docs/guides/bigquery.md says how"
+                ) from error
+        present = {table.table_id for table in self.client.list_tables(dataset)}
+        for raw in raw_tables().values():
+            if raw.name not in present:
+                table = bigquery.Table(self.raw(raw.name), schema=raw.schema)
+                table.time_partitioning = bigquery.TimePartitioning(field=raw.event_time)
+                table.clustering_fields = [raw.subject] if raw.subject else None
+                table.labels = LABELS
+                self.client.create_table(table, exists_ok=True)
+
+    def query(self, sql: str, parameters: Sequence[Parameter] = ()) -> pa.Table:
+        """Run GoogleSQL and return its rows, which must be few."""
+        config = bigquery.QueryJobConfig(
+            query_parameters=parameters,
+            default_dataset=f"{self.client.project}.{self.raw_dataset}",
+        )
+        rows = self.client.query(sql, job_config=config).result()
+        return rows.to_arrow(create_bqstorage_client=False)
+
+    def batches(
+        self,
+        table: bigquery.TableReference,
+        *,
+        columns: Sequence[str] = (),
+        where: str = "",
+    ) -> Iterator[pa.RecordBatch]:
+        """Read a table through the Storage Read API, batch by batch.
+
+        Parameters
+        ----------
+        table : google.cloud.bigquery.TableReference
+            The table.
+        columns : sequence of str
+            Those to read; all by default.
+        where : str
+            A condition in GoogleSQL over columns and constants; all rows by default.
+        """
+        session = self.reader.create_read_session(
+            parent=f"projects/{self.client.project}",
+            read_session=types.ReadSession(
+                table=path(table),
+                data_format=types.DataFormat.ARROW,
+                read_options=types.ReadSession.TableReadOptions(
+                    selected_fields=columns, row_restriction=where
+                ),
+            ),
+            max_stream_count=1,
+        )
+        schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+        for stream in session.streams:
+            for answer in self.reader.read_rows(stream.name):
+                batch = answer.arrow_record_batch.serialized_record_batch
+                yield pa.ipc.read_record_batch(pa.py_buffer(batch), schema)
+
+    def rows(
+        self,
+        table: bigquery.TableReference,
+        *,
+        columns: Sequence[str] = (),
+        where: str = "",
+    ) -> pa.Table:
+        """Read a table's rows as :meth:`batches` does; an empty one keeps its types."""
+        found = {field.name: field for field in self.client.get_table(table).schema}
+        names = columns or tuple(found)
+        schema = pa.schema([(name, arrow_type(found[name])) for name in names])
+        batches = self.batches(table, columns=columns, where=where)
+        tables = [pa.Table.from_batches([batch]).select(names) for batch in batches]
+        return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in tables)])
+
+    def ledger(self, name: str, **values: str | None) -> pa.Table:
+        """Read the rows of a ledger that have the given values; none while it is not there."""
+        where = " and ".join(_equal(column, value) for column, value in values.items())
+        with told(f"cannot read {self.place}.{name}"):
+            try:
+                return self.rows(self.raw(name), where=where)
+            except NotFound:
+                self.create_raw_tables()
+                return self.rows(self.raw(name), where=where)
+
+
+def _equal(name: str, value: str | None) -> str:
+    return f"{name} is null" if value is None else f"{name} = {literal(value)}"
+
+
+def arrow_type(field: bigquery.SchemaField) -> pa.DataType:
+    """Return the Arrow type of a column."""
+    type_ = _ARROW_TYPES[field.field_type]
+    return pa.list_(type_) if field.mode == "REPEATED" else type_
+
+
+def path(table: bigquery.TableReference) -> str:
+    """Return a table's name as the Storage API writes it."""
+    return f"projects/{table.project}/datasets/{table.dataset_id}/tables/{table.table_id}"
+
+
+def literal(text: str) -> str:
+    """Return a text as a literal of GoogleSQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextmanager
+def told(doing: str) -> Iterator[None]:
+    """Turn what Google's client raises, when its retries have ended, into one line."""
+    try:
+        yield
+    except GoogleAPICallError as error:
+        raise CloudError(f"{doing}: {error.message}") from error
+
+
+@contextmanager
+def copied(tables: Mapping[str, pa.Table]) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a database in memory that holds the given rows under ``schema.table`` names."""
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("set TimeZone = 'UTC'")
+        for name, rows in tables.items():
+            connection.execute(f"create schema if not exists {name.partition('.')[0]}")
+            connection.register("copied", rows)
+            connection.execute(f"create table {name} as select * from copied")
+            connection.unregister("copied")
+        yield connection
