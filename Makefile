@@ -26,10 +26,10 @@ lint: $(STAMP) ## ruff, mypy, and sqlfluff on both dialects
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/sqlfluff lint --disable-progress-bar dbt_project/models dbt_project/analyses
+	$(BIN)/sqlfluff lint --disable-progress-bar --processes 0 dbt_project/models dbt_project/analyses
 	$(OFFLINE_BIGQUERY) $(BIN)/dbt --quiet compile --project-dir dbt_project --target bigquery \
 		--no-populate-cache --no-introspect --target-path target/bigquery
-	$(BIN)/sqlfluff lint --disable-progress-bar --dialect bigquery --templater raw --rules CP01,CP03,CV08,RF01 \
+	$(BIN)/sqlfluff lint --disable-progress-bar --processes 0 --dialect bigquery --templater raw --rules CP01,CP03,CV08,RF01 \
 		dbt_project/target/bigquery/compiled
 
 docs: $(STAMP) ## write the reference pages in docs/reference

@@ -97,18 +97,29 @@ def klines(
     )
 
 
-@app.command()
-def trades(
-    paths: Paths = None,
-    symbol: Symbols = None,
-    market: MarketChoice = None,
-    start: Start = None,
-    end: End = None,
-    source: From = None,
-    recheck: Recheck = False,
-) -> None:
-    """Trades: the aggregate ones from the exchange, either kind from files."""
-    _ingest("trades", paths, symbol, market, start, end, source, recheck=recheck)
+def _history(kind: "ExchangeKind", help_text: str) -> None:
+    """Add the command of a kind of which the exchange has archives and answers over REST."""
+
+    @app.command(name=kind.replace("_", "-"), help=help_text)
+    def command(
+        paths: Paths = None,
+        symbol: Symbols = None,
+        market: MarketChoice = None,
+        start: Start = None,
+        end: End = None,
+        source: From = None,
+        recheck: Recheck = False,
+    ) -> None:
+        _ingest(kind, paths, symbol, market, start, end, source, recheck=recheck)
+
+
+_history("trades", "Trades: the aggregate ones from the exchange, either kind from files.")
+_history("funding", "Funding rates of USD-M futures.")
+_history("open_interest", "Open interest of USD-M futures, every five minutes.")
+_history(
+    "liquidations",
+    "Liquidations of USD-M futures: from archives or files; `tapehouse record` takes live ones.",
+)
 
 
 @app.command()
@@ -120,48 +131,6 @@ def books(
 ) -> None:
     """Order books: from files, or the present one over REST; the exchange keeps no history."""
     _ingest("books", paths, symbol, market, None, None, source)
-
-
-@app.command()
-def funding(
-    paths: Paths = None,
-    symbol: Symbols = None,
-    market: MarketChoice = None,
-    start: Start = None,
-    end: End = None,
-    source: From = None,
-    recheck: Recheck = False,
-) -> None:
-    """Funding rates of USD-M futures."""
-    _ingest("funding", paths, symbol, market, start, end, source, recheck=recheck)
-
-
-@app.command(name="open-interest")
-def open_interest(
-    paths: Paths = None,
-    symbol: Symbols = None,
-    market: MarketChoice = None,
-    start: Start = None,
-    end: End = None,
-    source: From = None,
-    recheck: Recheck = False,
-) -> None:
-    """Open interest of USD-M futures, every five minutes."""
-    _ingest("open_interest", paths, symbol, market, start, end, source, recheck=recheck)
-
-
-@app.command()
-def liquidations(
-    paths: Paths = None,
-    symbol: Symbols = None,
-    market: MarketChoice = None,
-    start: Start = None,
-    end: End = None,
-    source: From = None,
-    recheck: Recheck = False,
-) -> None:
-    """Liquidations of USD-M futures: from archives or files; `tapehouse record` takes live ones."""
-    _ingest("liquidations", paths, symbol, market, start, end, source, recheck=recheck)
 
 
 @app.command(name="mark-prices")
