@@ -12,60 +12,30 @@ reads, and which implementation a process has is decided by its environment.
 """
 
 import json
-import re
 import sys
 import threading
 
+import bigquery_models
+from bigquery_types import ALIASES, argument, name_of, type_of
 from google.protobuf.internal import decoder
-from zetasql.api import CatalogBuilder, FunctionBuilder, TableBuilder, TypeFactory
+from zetasql.api import CatalogBuilder, FunctionBuilder, TableBuilder
 from zetasql.core.exceptions import ServerError
 from zetasql.core.local_service import ZetaSqlLocalService, local_service_pb2, parse_proto
 from zetasql.types import (
     AnalyzeRequest,
     AnalyzerOptions,
-    FunctionArgumentType,
-    FunctionArgumentTypeOptions,
     FunctionEnums,
     FunctionSignature,
     LanguageOptions,
     ProductMode,
     SignatureArgumentKind,
     SimpleCatalog,
-    TypeKind,
     ZetaSQLBuiltinFunctionOptions,
 )
 
 DEPTH = 100_000
-# BigQuery's other names for its types (its reference, "Data types").
-ALIASES = {"INTEGER": "INT64", "BIGINT": "INT64", "DECIMAL": "NUMERIC"}
 # Aggregates that BigQuery has and the analyser's own library does not: value, ordering.
 LIBRARY = ("min_by", "max_by")
-
-
-def type_of(name):
-    if element := re.fullmatch(r"ARRAY<(.+)>", name):
-        return TypeFactory.create_array_type(type_of(element[1]))
-    if fields := re.fullmatch(r"STRUCT<(.+)>", name):
-        parts = [field.split(" ", 1) for field in fields[1].split(", ")]
-        return TypeFactory.create_struct_type([(field, type_of(kind)) for field, kind in parts])
-    kind = {"FLOAT64": "DOUBLE"}.get(ALIASES.get(name, name), ALIASES.get(name, name))
-    return TypeFactory.create_simple_type(TypeKind[f"TYPE_{kind}"])
-
-
-def name_of(kind):
-    if kind.type_kind == TypeKind.TYPE_ARRAY:
-        return f"ARRAY<{name_of(kind.array_type.element_type)}>"
-    if kind.type_kind == TypeKind.TYPE_STRUCT:
-        fields = (
-            f"{field.field_name} {name_of(field.field_type)}" for field in kind.struct_type.field
-        )
-        return f"STRUCT<{', '.join(fields)}>"
-    return kind.type_kind.name.removeprefix("TYPE_").replace("DOUBLE", "FLOAT64")
-
-
-def argument(kind):
-    required = FunctionArgumentTypeOptions(cardinality=FunctionEnums.ArgumentCardinality.REQUIRED)
-    return FunctionArgumentType(kind=kind, num_occurrences=1, options=required)
 
 
 def ordered_aggregate(name):
@@ -83,14 +53,14 @@ def table(relation, columns):
     return builder.build()
 
 
-def output_columns(sql, options, catalog):
+def resolved(sql, options, catalog):
     """Analyze without the binding's objects for every node, which take twice as long."""
     request = AnalyzeRequest(sql_statement=sql, options=options, simple_catalog=catalog)
     client = ZetaSqlLocalService.get_instance().wasm_client
     answer = client.call_grpc_func(
         "ZetaSqlLocalService_Analyze", request.to_proto(), local_service_pb2.AnalyzeResponse
     )
-    return answer.resolved_statement.resolved_query_stmt_node.output_column_list
+    return answer.resolved_statement
 
 
 def analysed(work):
@@ -105,21 +75,34 @@ def analysed(work):
         relation: table(relation, {name: type_of(kind) for name, kind in columns.items()})
         for relation, columns in work["tables"].items()
     }
+    models = {}
     for statement in work["statements"]:
         builder = CatalogBuilder("project").with_builtin_functions(builtin)
         for function in library:
             builder.add_function(function)
-        sql = statement["sql"]
         for relation in statement["reads"]:
             if relation in tables:
                 builder.add_table(tables[relation])
         catalog = builder.build()
         catalog.named_type = aliases
+        read = {name: models[name] for name in statement["reads"] if name in models}
+        sql = bigquery_models.declare(catalog, statement["sql"], read)
+        options.allowed_hints_and_options = bigquery_models.options_of(sql)
         try:
-            output = output_columns(sql, options, catalog)
-        except ServerError as error:
+            found = resolved(sql, options, catalog)
+            if options.allowed_hints_and_options is not None:
+                models[statement["relation"]] = bigquery_models.created(
+                    found.resolved_create_statement_node.resolved_create_model_stmt_node,
+                    sql,
+                    classes=tuple(statement.get("classes", ())),
+                    onnx=statement.get("onnx"),
+                )
+                yield statement["relation"], {"columns": {}}
+                continue
+        except (ServerError, ValueError) as error:
             yield statement["relation"], {"error": str(error)}
             continue
+        output = found.resolved_query_stmt_node.output_column_list
         columns = {column.name: parse_proto(column.column.type) for column in output}
         tables[statement["relation"]] = table(statement["relation"], columns)
         yield (

@@ -11,15 +11,10 @@ from typing import Any
 
 import pytest
 
-LAYERS = ("staging", "intermediate", "features", "labels", "datasets", "signals", "trading")
-# Predictions come out of ML.PREDICT, which the analyser does not know.
-PREDICTION = {
-    **dict.fromkeys(("exchange", "market", "symbol", "model_name", "model_version"), "STRING"),
-    **dict.fromkeys(("opened_at", "closed_at", "available_at", "predicted_at"), "TIMESTAMP"),
-    "interval_minutes": "INT64",
-    "predicted_is_up_5": "BOOL",
-    "probability": "FLOAT64",
-}
+LAYERS = (
+    *("staging", "intermediate", "features", "labels", "datasets"),
+    *("models", "predictions", "signals", "trading", "quality"),
+)
 SEEDS = {
     "criteria": {
         **dict.fromkeys(("criterion", "words"), "STRING"),
@@ -76,21 +71,36 @@ def project_relation(name: str) -> str:
 def manifest_for_bigquery(
     project_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """The manifest with the code that dbt compiles for BigQuery without an account."""
+    """The manifest with the code that dbt compiles for BigQuery without an account.
+
+    A model that is trained has the statement that its materialization sends.
+    """
     working = tmp_path_factory.mktemp("bigquery")
-    command = [
-        *(str(Path(sys.executable).parent / "dbt"), "--quiet", "compile", "--target", "bigquery"),
-        *("--no-populate-cache", "--no-introspect"),
-        *("--project-dir", str(project_root / "dbt_project"), "--profiles-dir", str(project_root)),
-        *("--target-path", str(working), "--log-path", str(working)),
-    ]
-    account = {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"}
+    dbt_for_bigquery(project_root, working, "compile", "--no-populate-cache", "--no-introspect")
+    manifest: dict[str, Any] = json.loads((working / "manifest.json").read_text())
+    trained = json.loads(dbt_for_bigquery(project_root, working, "run-operation", "ml_statements"))
+    for node in manifest["nodes"].values():
+        if node["name"] in trained:
+            node["compiled_code"] = trained[node["name"]]
+    return manifest
+
+
+def dbt_for_bigquery(project_root: Path, working: Path, *arguments: str) -> str:
     done = subprocess.run(
-        command, env=os.environ | account, capture_output=True, text=True, check=False
+        [
+            *(str(Path(sys.executable).parent / "dbt"), "--quiet", *arguments),
+            *("--target", "bigquery", "--project-dir", str(project_root / "dbt_project")),
+            *("--profiles-dir", str(project_root)),
+            *("--target-path", str(working), "--log-path", str(working)),
+        ],
+        env=os.environ
+        | {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    manifest: dict[str, Any] = json.loads((working / "manifest.json").read_text())
-    return manifest
+    return done.stdout
 
 
 def raw_tables(project_root: Path) -> dict[str, dict[str, str]]:
@@ -144,14 +154,11 @@ def analysis(
     tables = {
         relations[key]: columns[source["name"]] for key, source in manifest["sources"].items()
     }
-    given = {
-        key: PREDICTION if node["fqn"][1] == "predictions" else SEEDS[node["name"]]
-        for key, node in manifest["nodes"].items()
-        if node["name"] in SEEDS
-        or (node["resource_type"] == "model" and node["fqn"][1] == "predictions")
+    seeds = {
+        key: SEEDS[node["name"]] for key, node in manifest["nodes"].items() if node["name"] in SEEDS
     }
-    relations |= {key: project_relation(manifest["nodes"][key]["relation_name"]) for key in given}
-    tables |= {relations[key]: types for key, types in given.items()}
+    relations |= {key: project_relation(manifest["nodes"][key]["relation_name"]) for key in seeds}
+    tables |= {relations[key]: types for key, types in seeds.items()}
     parents = {key: node["depends_on"]["nodes"] for key, node in nodes.items()}
     ordered = [key for key in TopologicalSorter(parents).static_order() if key in nodes]
     statements = [
@@ -173,7 +180,7 @@ def analysis(
     return {names.get(relation, relation): result for relation, result in results.items()}
 
 
-def test_every_model_but_those_of_bigquery_ml_resolves(
+def test_every_model_resolves(
     analysis: dict[str, dict[str, Any]], manifest: dict[str, Any]
 ) -> None:
     models = {

@@ -123,6 +123,11 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
             'a whole number of minutes above 0 for each of ' ~ series | join(', '),
         ],
         [
+            'imported_models',
+            are_imported(settings.imported_models),
+            'by the name of each model its path (gs://…), features and version, as `tapehouse models export` prints them',
+        ],
+        [
             'high_low_barriers',
             are_barriers(settings.high_low_barriers),
             'pairs of hundredths of a percent (1 to 999) and bars (1 to 240), each once and with its columns in lbl_high_low.yml',
@@ -160,6 +165,17 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
         {%- endif -%}
     {%- endfor -%}
     {{- return(wrong == []) -}}
+{% endmacro %}
+
+{# Of each model where its file lies, which columns its tensor takes and its version. #}
+{% macro are_imported(values) %}
+    {%- set wrong = [] -%}
+    {%- for imported in (values.values() if values is mapping else []) -%}
+        {%- if imported is not mapping or not imported.get('path', '').startswith('gs://') or not is_list(imported.get('features')) or not imported.get('version') -%}
+            {%- do wrong.append(imported) -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{- return(values is mapping and wrong == []) -}}
 {% endmacro %}
 
 {# Pairs of a threshold and a horizon, each once, with their columns once the project is parsed. #}

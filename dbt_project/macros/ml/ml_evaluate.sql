@@ -12,7 +12,7 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_evaluate(model, query) -%}
-    {%- if ml_option(model, 'imported', none) -%}{{ default__ml_evaluate(model, query) }}
+    {%- if ml_imported(model) -%}{{ default__ml_evaluate(model, query) }}
     {%- else -%}select * from ml.evaluate(model {{ model }}, ({{ query }}))
     {%- endif -%}
 {%- endmacro %}
@@ -50,7 +50,7 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_roc_curve(model, query) -%}
-    {%- if ml_option(model, 'imported', none) -%}{{ default__ml_roc_curve(model, query) }}
+    {%- if ml_imported(model) -%}{{ default__ml_roc_curve(model, query) }}
     {%- else -%}select * from ml.roc_curve(model {{ model }}, ({{ query }}))
     {%- endif -%}
 {%- endmacro %}
@@ -75,7 +75,7 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_confusion_matrix(model, query) -%}
-    {%- if ml_option(model, 'imported', none) -%}{{ default__ml_confusion_matrix(model, query) }}
+    {%- if ml_imported(model) -%}{{ default__ml_confusion_matrix(model, query) }}
     {%- else -%}select * from ml.confusion_matrix(model {{ model }}, ({{ query }}))
     {%- endif -%}
 {%- endmacro %}

@@ -8,7 +8,7 @@
 
     {%- set target_relation = this.incorporate(type='view') -%}
     {%- set existing_relation = load_cached_relation(this) -%}
-    {%- set training = {'given': ml_options()} -%}
+    {%- set training = {'given': ml_options(model['config'])} -%}
     {%- for name in ml_settings() if config.get(name) is not none -%}
         {%- do training.update({name: config.get(name)}) -%}
     {%- endfor -%}
@@ -45,35 +45,10 @@
 
 {% materialization ml_model, adapter='bigquery' %}
 
-    {%- set options = ml_options() -%}
-    {%- set is_automl = options['model_type'].upper().startswith('AUTOML') -%}
-    {%- set split = options['data_split_col'] -%}
-    {%- set unlearned = [split, config.get('label_start_column'), config.get('label_end_column'), config.get('fold_column')] -%}
-    {%- set unlearned = (unlearned + (config.get('key_columns') or [])) | select | unique | list -%}
-
     {{ run_hooks(pre_hooks) }}
 
     {% call statement('main') %}
-        create or replace model {{ this }}
-        {{ ml_transform(config.get('transform') or {}, options) }}
-        options (
-            {%- for name, value in options.items() if not (is_automl and name in ['data_split_method', 'num_trials']) %}
-            {{ name }} = {{ value if value is string and value.lower().startswith('hparam_') else tojson(value) }}{{ ',' if not loop.last }}
-            {%- endfor %}
-        )
-        as
-        select
-            * except ({{ unlearned | join(', ') }}),
-            {# BigQuery's custom split is a BOOL, true for the rows that evaluate; a search and AUTOML want names. #}
-            {%- if is_automl %}
-            if({{ split }} = 'train', 'TRAIN', 'VALIDATE') as {{ split }}
-            {%- elif 'num_trials' in options %}
-            if({{ split }} = 'train', 'TRAIN', 'EVAL') as {{ split }}
-            {%- else %}
-            {{ split }} = 'validation' as {{ split }}
-            {%- endif %}
-        from ({{ compiled_code }})
-        where {{ split }} in ('train', 'validation') and {{ options['input_label_cols'][0] }} is not null
+        {{ ml_create_model(this, model['config'], compiled_code) }}
     {% endcall %}
 
     {{ run_hooks(post_hooks) }}
@@ -93,39 +68,21 @@
 
 
 {# The options of CREATE MODEL among a model's configuration. #}
-{% macro ml_options() %}
+{% macro ml_options(config) %}
     {%- set others = ml_settings() + [
-        'access', 'alias', 'begin', 'column_types', 'concurrent_batches', 'contract', 'database', 'docs', 'enabled',
-        'event_time', 'freshness', 'full_refresh', 'grants', 'group', 'incremental_strategy', 'lookback',
+        'access', 'alias', 'begin', 'classes', 'column_types', 'concurrent_batches', 'contract', 'database', 'docs', 'enabled',
+        'event_time', 'freshness', 'full_refresh', 'grants', 'group', 'imported', 'incremental_strategy', 'lookback',
         'materialized', 'meta', 'on_configuration_change', 'on_schema_change', 'packages', 'persist_docs', 'post-hook', 'pre-hook',
         'quoting', 'schema', 'snowflake_warehouse', 'static_analysis', 'tags', 'unique_key',
+        'cluster_by', 'grant_access_to', 'hours_to_expiration', 'job_execution_timeout_seconds', 'kms_key_name', 'labels',
+        'maximum_bytes_billed', 'partition_by', 'partition_expiration_days', 'require_partition_filter',
     ] -%}
     {%- set options = {} -%}
     {#- batch_size is dbt's too, and none where nobody set it. -#}
-    {%- for name, value in model['config'].items() if name not in others and value is not none -%}
+    {%- for name, value in config.items() if name not in others and value is not none -%}
         {%- do options.update({name: value}) -%}
     {%- endfor -%}
     {{- return(options) -}}
-{% endmacro %}
-
-
-{# BigQuery's TRANSFORM clause out of {column: 'ML.FUNCTION(arguments)'}. #}
-{% macro ml_transform(transform, options) %}
-    {%- if transform %}
-        transform (
-            * except ({{ transform | join(', ') }})
-            {%- for column, call in transform.items() %}
-                {%- if '*' in column -%}
-                    {{- exceptions.raise_compiler_error("BigQuery's TRANSFORM names columns, not patterns: " ~ column) -}}
-                {%- endif -%}
-                {%- set function = call.split('(')[0].strip() -%}
-                {%- set arguments = call.partition('(')[2].rpartition(')')[0].strip() -%}
-                {%- set input = 'cast(' ~ column ~ ' as string)' if function.upper() == 'ML.ONE_HOT_ENCODER' else column -%}
-                {%- set arguments = '[' ~ arguments ~ ']' if function.upper() == 'ML.BUCKETIZE' else arguments %},
-            {{ function }}({{ input }}{{ ', ' ~ arguments if arguments }}){{ ' over ()' if function.upper() != 'ML.BUCKETIZE' }} as {{ column }}
-            {%- endfor %}
-        )
-    {%- endif -%}
 {% endmacro %}
 
 

@@ -38,7 +38,7 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_predict(model, query) -%}
-    {%- set imported = ml_option(model, 'imported', none) -%}
+    {%- set imported = ml_imported(model) -%}
     {%- if not imported -%}
         select * from ml.predict(model {{ model }}, ({{ query }}))
     {%- else -%}
@@ -139,16 +139,22 @@
 {% endmacro %}
 
 
+{# What is known of the ONNX file that a model is on BigQuery: path, features, classes and more, as `tapehouse models export` prints it. From the
+   variable `imported_models` or the model's configuration; none of a model that BigQuery trains. #}
+{% macro ml_imported(model) %}
+    {{- return((var('imported_models') or {}).get(model.identifier) or ml_option(model, 'imported', none)) -}}
+{% endmacro %}
+
+
 {# The label column of a model, from its configuration. #}
 {% macro ml_label(model) %}{{ return(ml_option(model, 'input_label_cols', ['label'])[0]) }}{% endmacro %}
 
 
 {# What the registry says of a model's active version: model_version, features, label, task and classes. Before it is trained there are no
-   features, and the task is that of its type; the same while dbt compiles without a connection. #}
-{% macro ml_active_version(model) %}
-    {%- set untrained = {
-        'model_version': none, 'features': [], 'label': ml_label(model), 'task': ml_task(model), 'classes': ml_classes(model),
-    } -%}
+   features, and the task is that of its type; the same while dbt compiles without a connection. On BigQuery the configuration says it. #}
+{% macro ml_active_version(model) %}{{ return(adapter.dispatch('ml_active_version', 'tapehouse')(model)) }}{% endmacro %}
+
+{% macro default__ml_active_version(model) %}
     {%- if execute and flags.INTROSPECT -%}
         {%- set rows = run_query(
             "select model_version, to_json(features)::varchar, label, task, coalesce(to_json(classes)::varchar, '[]') from registry.active_models "
@@ -161,7 +167,17 @@
             }) -}}
         {%- endif -%}
     {%- endif -%}
+    {%- set untrained = bigquery__ml_active_version(model) -%}
+    {%- do untrained.update({'model_version': none, 'features': []}) -%}
     {{- return(untrained) -}}
+{% endmacro %}
+
+{% macro bigquery__ml_active_version(model) %}
+    {%- set imported = ml_imported(model) or {} -%}
+    {{- return({
+        'model_version': imported.get('version'), 'features': imported.get('features', []), 'label': ml_label(model), 'task': ml_task(model),
+        'classes': ml_classes(model),
+    }) -}}
 {% endmacro %}
 
 
@@ -175,12 +191,12 @@
 
 {# The labels of a model's classes, of which its configuration says (`classes`, or in `imported`) where the registry does not. #}
 {% macro ml_classes(model) -%}
-    {%- set imported = ml_option(model, 'imported', none) or {} -%}
+    {%- set imported = ml_imported(model) or {} -%}
     {{ return(imported.get('classes') or ml_option(model, 'classes', ['false', 'true'])) }}
 {%- endmacro %}
 
 
-{# The version of a model, a scalar. BigQuery ML keeps none: there it is the time to which the model learned. #}
+{# The version of a model, a scalar. BigQuery ML keeps none: of a model that was trained there it is the time to which it learned. #}
 {% macro ml_model_version(model, dataset) %}
     {{- return(adapter.dispatch('ml_model_version', 'tapehouse')(model, dataset)) -}}
 {% endmacro %}
@@ -188,6 +204,8 @@
 {% macro default__ml_model_version(model, dataset) %}(select model_version from {{ model }}){% endmacro %}
 
 {% macro bigquery__ml_model_version(model, dataset) -%}
+    {%- set imported = ml_imported(model) or {} -%}
+    {%- if imported.get('version') -%}{{ return(dbt.string_literal(imported['version'])) }}{%- endif -%}
     (select format_timestamp('%Y%m%dT%H%M%S', max(label_end_at)) from {{ dataset }} where split = 'train')
 {%- endmacro %}
 
@@ -200,6 +218,8 @@
 {% macro default__ml_train_end_at(model, dataset) %}(select train_end_at from {{ model }}){% endmacro %}
 
 {% macro bigquery__ml_train_end_at(model, dataset) -%}
+    {%- set imported = ml_imported(model) or {} -%}
+    {%- if imported.get('train_end_at') -%}{{ return("timestamp '" ~ imported['train_end_at'] ~ "'") }}{%- endif -%}
     (select max(label_end_at) from {{ dataset }} where split = 'train')
 {%- endmacro %}
 
@@ -212,6 +232,8 @@
 {% macro default__ml_validation_end_at(model, dataset) %}(select validation_end_at from {{ model }}){% endmacro %}
 
 {% macro bigquery__ml_validation_end_at(model, dataset) -%}
+    {%- set imported = ml_imported(model) or {} -%}
+    {%- if imported.get('validation_end_at') -%}{{ return("timestamp '" ~ imported['validation_end_at'] ~ "'") }}{%- endif -%}
     (select max(label_end_at) from {{ dataset }} where split = 'validation')
 {%- endmacro %}
 
@@ -290,4 +312,7 @@
         probability as prediction
     from {{ predictions }}
     where model_name = '{{ model.identifier }}'
+    qualify row_number() over (
+        partition by exchange, market, symbol, interval_minutes, opened_at order by predicted_at desc
+    ) = 1
 {%- endmacro %}
