@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from weakref import WeakSet
 
 from aiohttp import web
@@ -22,6 +23,7 @@ class Exchange:
     source: Source
     clock: Clock
     faults: Faults
+    numbers: Iterator[int] = field(default_factory=count)
     connections: WeakSet[web.WebSocketResponse] = field(default_factory=WeakSet)
 
 

@@ -14,6 +14,7 @@ _MESSAGES = {
     418: (-1003, "Way too much request weight used; IP banned. Please use the websocket."),
     429: (-1003, "Too many requests; please use the websocket for live updates."),
 }
+_SHARES = (*("missing", "duplicate", "reorder", "malformed", "truncated", "delay", "sequence_gap"),)
 _OTHER = (-1000, "An unknown error occurred while processing the request.")
 
 
@@ -31,8 +32,18 @@ class Faults:
         Share of the requests that are refused besides, 0 to 1, at random but seeded.
     retry_after : int
         Seconds in the ``Retry-After`` header of 418 and 429.
-    disconnect_after : int
-        A WebSocket connection is dropped after so many messages; 0 = never.
+    disconnect_after, silent_after : int
+        A WebSocket connection is dropped, or stays open and says nothing more, after so many
+        messages; 0 = never.
+    missing, duplicate, reorder, malformed, truncated : float
+        Share of the stream messages that are left out, come twice, change places with the next
+        one, are no message of the exchange, or end too early.
+    delay, delay_s : float
+        Share of the stream messages that come late, and by how many simulated seconds at most.
+    sequence_gap : float
+        Share of the changes of books that are left out.
+    clock_jump_s : float
+        Seconds by which the exchange's own clock is ahead, in event times (E) and `/time`.
     """
 
     status: int = 429
@@ -40,13 +51,26 @@ class Faults:
     rate: float = 0.0
     retry_after: int = 1
     disconnect_after: int = 0
+    silent_after: int = 0
+    missing: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    malformed: float = 0.0
+    truncated: float = 0.0
+    delay: float = 0.0
+    delay_s: float = 1.0
+    sequence_gap: float = 0.0
+    clock_jump_s: float = 0.0
 
     def __post_init__(self) -> None:
         self._random = np.random.default_rng(0)
         if not 400 <= self.status <= 599:
             raise ValueError(f"expected a status from 400 to 599, found {self.status}")
-        if not 0.0 <= self.rate <= 1.0:
-            raise ValueError(f"expected a rate from 0 to 1, found {self.rate}")
+        for name in ("rate", *_SHARES):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"expected a {name} from 0 to 1, found {getattr(self, name)}")
+        if not self.delay_s >= 0.0:
+            raise ValueError(f"expected a delay_s of 0 or more, found {self.delay_s}")
 
     def replace(self, changes: dict[str, Any]) -> None:
         """Take new settings, the others at their defaults.
@@ -59,8 +83,14 @@ class Faults:
         names = {field.name for field in fields(self)}
         if unknown := sorted(set(changes) - names):
             raise ValueError(f"unknown faults {unknown}; known are {sorted(names)}")
-        for name, value in vars(Faults(**changes)).items():
-            setattr(self, name, value)
+        wanted = Faults(**changes)
+        for name in names:
+            setattr(self, name, getattr(wanted, name))
+
+    @property
+    def disturbs(self) -> bool:
+        """Whether stream messages come otherwise than they were sent."""
+        return bool(self.clock_jump_s) or any(getattr(self, name) for name in _SHARES)
 
     def strikes(self) -> bool:
         """Decide whether the request at hand is refused."""

@@ -328,7 +328,8 @@ def _open_interest_history(query: Query) -> Any:
 
 
 def _server_time(query: Query) -> Any:
-    return {"serverTime": query.exchange.clock.now() // 1000}
+    jump = int(query.exchange.faults.clock_jump_s * 1000)
+    return {"serverTime": query.exchange.clock.now() // 1000 + jump}
 
 
 def _ping(_query: Query) -> Any:

@@ -11,8 +11,9 @@ from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from ingest.simulator.disorder import Disorder, Named
 from ingest.simulator.exchange import EXCHANGE, Exchange
-from ingest.simulator.messages import Message, Stream, messages, parse
+from ingest.simulator.messages import Stream, messages, parse
 from ingest.simulator.source import SECOND
 
 # Simulated time sent at once: the most when behind, and the step of a clock that follows readers.
@@ -35,7 +36,7 @@ class _Connection:
 
     exchange: Exchange
     kind: str
-    is_combined: bool
+    disorder: Disorder
     socket: web.WebSocketResponse
     streams: dict[Stream, int] = field(default_factory=dict)
     sent: int = 0
@@ -83,29 +84,30 @@ class _Connection:
                 end = cursor + _STEP
                 clock.reach(end)
             end = min(end, cursor + _CATCH_UP)
-            for name, payload in self._due(cursor, end):
-                await self._send_one(name, payload)
+            for text in self.disorder.carried(self._due(cursor, end), end):
+                await self._send_one(text)
             cursor = end
             is_pulled = clock.follows_readers and bool(self.streams)
             is_behind = is_pulled or clock.now() > end + _CATCH_UP
             await asyncio.sleep(0.0 if is_behind else _PAUSE)
 
-    def _due(self, start: int, end: int) -> list[tuple[str, dict[str, Any]]]:
-        due: list[tuple[str, Message]] = [
-            (stream.name, message)
+    def _due(self, start: int, end: int) -> list[Named]:
+        due = [
+            (time, stream.name, payload)
             for stream, since in self.streams.items()
             if since < end
-            for message in messages(self.exchange.source, stream, max(start, since), end)
+            for time, payload in messages(self.exchange.source, stream, max(start, since), end)
         ]
-        due.sort(key=lambda named: named[1][0])
-        return [(name, payload) for name, (_, payload) in due]
+        due.sort(key=lambda named: named[0])
+        return due
 
-    async def _send_one(self, name: str, payload: dict[str, Any]) -> None:
-        await self.socket.send_json(
-            {"stream": name, "data": payload} if self.is_combined else payload
-        )
+    async def _send_one(self, text: str) -> None:
+        faults = self.exchange.faults
+        if 0 < faults.silent_after <= self.sent:
+            return
+        await self.socket.send_str(text)
         self.sent += 1
-        if 0 < self.exchange.faults.disconnect_after <= self.sent:
+        if 0 < faults.disconnect_after <= self.sent:
             raise ConnectionAbortedError
 
 
@@ -118,7 +120,8 @@ def _handler(kind: str, *, is_combined: bool) -> Callable[[web.Request], Awaitab
             else request.match_info.get("streams", "")
         )
         socket = web.WebSocketResponse(timeout=0.5)
-        connection = _Connection(exchange, kind, is_combined, socket)
+        disorder = Disorder(exchange.faults, next(exchange.numbers), is_combined=is_combined)
+        connection = _Connection(exchange, kind, disorder, socket)
         # A name without @ is a connection's number, which ccxt appends to the address.
         unknown = connection.subscribe([name for name in asked.split("/") if "@" in name])
         if unknown is not None:

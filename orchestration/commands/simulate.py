@@ -60,7 +60,10 @@ def simulate(
 
     It serves REST, WebSocket streams and the public archives over a synthetic market, or over
     recorded files. Stop it with Ctrl-C. Faults are made by POST to /simulator/faults, for example
-    {"status": 429, "next_requests": 3, "retry_after": 1} or {"disconnect_after": 100}.
+    {"status": 429, "next_requests": 3, "retry_after": 1}, {"disconnect_after": 100} or
+    {"duplicate": 0.01, "missing": 0.01, "reorder": 0.01, "delay": 0.05, "delay_s": 2,
+    "malformed": 0.01, "truncated": 0.01, "sequence_gap": 0.01, "silent_after": 500,
+    "clock_jump_s": 3}; {} ends them.
     """
     from rich.console import Console
 
