@@ -1,12 +1,73 @@
-"""Order books that a file spells out level by level."""
+"""Order books: kept up to date from changes, or spelled out by a file level by level."""
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
 
+LEVELS = 20
+Levels = list[tuple[float, float]]
 _LEVEL_COLUMNS = {"last_update_id", "side", "level", "price", "qty"}
 _TIME_COLUMNS = ("event_time", "transaction_time", "local_time_ns")
+
+
+@dataclass
+class Book:
+    """A book as of an update: price to quantity, of bids and of asks.
+
+    ``is_continued`` tells whether a change has followed the snapshot it started from.
+    """
+
+    last_update_id: int
+    bids: dict[float, float] = field(default_factory=dict)
+    asks: dict[float, float] = field(default_factory=dict)
+    is_continued: bool = False
+
+    def follows(self, first_id: int, final_id: int, previous_id: int | None) -> bool:
+        """Tell whether a change is the next one.
+
+        Parameters
+        ----------
+        first_id, final_id : int
+            The update ids that it covers: the exchange's ``U`` and ``u``.
+        previous_id : int or None
+            The last update id of the change before it: ``pu``, which futures give and spot does
+            not.
+
+        Returns
+        -------
+        bool
+            The first change after a snapshot has to cover the snapshot's next id (spot) or its
+            own (futures), as the exchange's documentation says how to keep a local book. Ids of
+            futures have holes; each change names the one before it.
+        """
+        if previous_id == self.last_update_id:
+            return True
+        if not self.is_continued:
+            return first_id <= self.last_update_id + 1 and final_id >= self.last_update_id
+        if previous_id is not None:
+            return previous_id == self.last_update_id
+        return first_id == self.last_update_id + 1
+
+    def apply(
+        self, final_id: int, bids: Iterable[Sequence[float]], asks: Iterable[Sequence[float]]
+    ) -> None:
+        """Set the quantities of prices; zero removes one."""
+        for side, levels in ((self.bids, bids), (self.asks, asks)):
+            for price, quantity in levels:
+                if quantity == 0:
+                    side.pop(price, None)
+                else:
+                    side[price] = quantity
+        self.last_update_id = final_id
+        self.is_continued = True
+
+    def best(self) -> tuple[Levels, Levels]:
+        """Return the best 20 bids and asks, best price first."""
+        bids = heapq.nlargest(LEVELS, self.bids.items())
+        return bids, heapq.nsmallest(LEVELS, self.asks.items())
 
 
 def is_long(names: Sequence[str]) -> bool:

@@ -45,8 +45,9 @@ class Page:
 class Exchange:
     """REST client of one market; its requests are spaced by ccxt and repeated when they fail."""
 
-    def __init__(self, settings: Settings, market: Market) -> None:
+    def __init__(self, settings: Settings, market: Market, *, attempts: int = ATTEMPTS) -> None:
         self.market = market
+        self._attempts = attempts
         self.client = ccxt.binance() if market == "spot" else ccxt.binanceusdm()
         self.client.urls["api"].update(rest_urls(settings))
 
@@ -63,7 +64,7 @@ class Exchange:
         attempts = Retrying(
             retry=retry_if_exception_type(ccxt.NetworkError),
             wait=self._wait,
-            stop=stop_after_attempt(ATTEMPTS),
+            stop=stop_after_attempt(self._attempts),
             reraise=True,
         )
         return attempts(getattr(self.client, method), parameters)
@@ -73,10 +74,14 @@ class Exchange:
         method = "publicGetTime" if self.market == "spot" else "fapiPublicGetTime"
         return instant(int(self.call(method)["serverTime"]))
 
-    def _wait(self, state: RetryCallState) -> float:
+    def asked_pause_s(self) -> float:
+        """Return for how many seconds the exchange asked to be left alone in its last answer."""
         headers = self.client.last_response_headers or {}
         asked = {name.lower(): value for name, value in headers.items()}.get("retry-after")
-        return max(float(asked or 0), _BACK_OFF(state))
+        return float(asked or 0)
+
+    def _wait(self, state: RetryCallState) -> float:
+        return max(self.asked_pause_s(), _BACK_OFF(state))
 
 
 def rest_urls(settings: Settings) -> dict[str, str]:

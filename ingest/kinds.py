@@ -8,7 +8,9 @@ from typing import Literal
 ExchangeKind = Literal[
     "klines", "trades", "books", "funding", "open_interest", "liquidations", "mark_prices"
 ]
-KindName = Literal[ExchangeKind, "macro_bars", "news", "news_scores", "garch_parameters"]
+KindName = Literal[
+    ExchangeKind, "book_gaps", "macro_bars", "news", "news_scores", "garch_parameters"
+]
 
 MINUTE_US = 60_000_000
 INTERVALS_US = {
@@ -272,6 +274,18 @@ MARK_PRICES = Kind(
     ),
 )
 
+BOOK_GAPS = Kind(
+    name="book_gaps",
+    event_times=("gap_from",),
+    columns=(
+        _SYMBOL,
+        Column("cause", "varchar", is_required=True),
+        Column("gap_from", "instant", is_required=True),
+        Column("gap_until", "instant"),
+    ),
+    rules=(Rule("gap_until < gap_from", "gap_until is before gap_from"),),
+)
+
 # The series that features of the project read.
 MACRO_SERIES = ("spx", "dxy", "gold", "vix")
 
@@ -385,6 +399,6 @@ KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         *(KLINES, TRADES, BOOKS, FUNDING, OPEN_INTEREST, LIQUIDATIONS, MARK_PRICES),
-        *(MACRO_BARS, NEWS, NEWS_SCORES, GARCH_PARAMETERS),
+        *(BOOK_GAPS, MACRO_BARS, NEWS, NEWS_SCORES, GARCH_PARAMETERS),
     )
 }

@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from dlt.common.pipeline import LoadInfo
 
 from ingest import warehouse
 from ingest.kinds import KINDS, Kind, KindName
+from ingest.segments import START, Cursor
 from ingest.settings import Market, Settings
 from ingest.validation import Checked
 
@@ -131,6 +132,75 @@ def _writer(settings: Settings) -> Callable[[list[Batch]], list[Batch]]:
 
         return CloudLanding(settings).write
     return partial(_write, settings)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a log has landed: the place up to which, and from which, and the frames between."""
+
+    log: str
+    start: Cursor
+    end: Cursor
+    frame_count: int
+
+
+def land_frames(settings: Settings, tables: Mapping[str, pa.Table], progress: Progress) -> bool:
+    """Land what a stretch of a log said, and how far it goes, in one transaction.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the warehouse.
+    tables : mapping of str to pyarrow.Table
+        Rows by raw table, in its layout; ``raw_rejects`` among them.
+    progress : Progress
+        The stretch.
+
+    Returns
+    -------
+    bool
+        False if somebody else landed on from its start: then nothing was done.
+
+    Raises
+    ------
+    ingest.warehouse.WarehouseBusyError
+        If another process keeps the warehouse file.
+    """
+    rejects = tables.get("raw_rejects", ())
+    row_count = sum(len(rows) for rows in tables.values()) - len(rejects)
+    timeout_s = settings.writer_timeout_s
+    with _LANDING, warehouse.writing(settings.database, timeout_s=timeout_s) as connection:
+        connection.begin()
+        if _landed_cursor(connection, progress.log) != progress.start:
+            connection.rollback()
+            return False
+        for name, rows in tables.items():
+            connection.register("landing", rows)
+            connection.execute(f"insert into raw.{name} by name select * from landing")
+            connection.unregister("landing")
+        connection.execute(
+            "insert into raw.log_landings values (?, ?, ?, ?, ?, ?, now())",
+            [progress.log, *progress.end, progress.frame_count, row_count, len(rejects)],
+        )
+        connection.commit()
+    return True
+
+
+def landed_cursor(settings: Settings, log: str) -> Cursor:
+    """Return the place up to which a log has landed."""
+    if not settings.database.exists():
+        return START
+    with warehouse.writing(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        return _landed_cursor(connection, log)
+
+
+def _landed_cursor(connection: duckdb.DuckDBPyConnection, log: str) -> Cursor:
+    rows = connection.execute(
+        'select segment, "offset" from raw.log_landings where log = ? '
+        'order by segment desc, "offset" desc limit 1',
+        [log],
+    ).fetchall()
+    return Cursor(*rows[0]) if rows else START
 
 
 def landed_files(

@@ -1,63 +1,143 @@
-"""WebSocket messages of the exchange as rows of the kinds."""
+"""What a log's frames say, as rows of the kinds: the only parser, for landing and for serving."""
 
-import json
 import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
+import orjson
 import pyarrow as pa
 
 from ingest.kinds import KindName
+from ingest.segments import Frame
 
-STREAM_KINDS: tuple[KindName, ...] = ("klines", "trades", "books", "liquidations", "mark_prices")
+STREAM_KINDS: tuple[KindName, ...] = (
+    "klines", "trades", "books", "liquidations", "mark_prices", "open_interest", "book_gaps",
+)  # fmt: skip
+# What the recorder itself has to say.
+RECORDER = "!recorder"
 _PARTIAL_DEPTH = re.compile(r"@depth(5|10|20)(@|$)")
+_NO_MESSAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 Row = dict[str, Any]
 
 
-def rows(lines: Iterable[bytes]) -> dict[KindName, pa.Table]:
-    """Parse a segment's lines, each ``{"received_at", "stream", "data"}``.
+class Parsed(NamedTuple):
+    """Rows by kind, each with ``received_at``, and the frames that could not be read, with why."""
 
-    Parameters
-    ----------
-    lines : iterable of bytes
-        ``received_at`` is epoch microseconds; ``stream`` names the stream, ``data`` is the
-        exchange's message as it came.
+    tables: dict[KindName, pa.Table]
+    bad: list[tuple[Frame, str]]
 
-    Returns
-    -------
-    dict of str to pyarrow.Table
-        Rows by kind; messages of other kinds, and changes of books, are left out.
+
+def rows(frames: Iterable[Frame]) -> Parsed:
+    """Parse the frames of a recorder's log.
+
+    Frames of other kinds, and changes of books, are left out.
     """
     found: dict[KindName, list[Row]] = {}
-    for line in lines:
-        message = json.loads(line)
-        data = message["data"]
-        parsed = parse(message["stream"], data) if isinstance(data, dict) else None
-        if parsed:
-            kind, row = parsed
-            row["received_at"] = message["received_at"]
+    bad: list[tuple[Frame, str]] = []
+    for frame in frames:
+        try:
+            parsed = list(parse(frame.stream, message(frame)))
+        except _NO_MESSAGE as error:
+            bad.append((frame, f"cannot be read: {type(error).__name__}: {error}"))
+            continue
+        for kind, row in parsed:
+            row["received_at"] = frame.received_at
             found.setdefault(kind, []).append(row)
-    return {kind: pa.Table.from_pylist(some) for kind, some in found.items()}
+    return Parsed({kind: _table(some) for kind, some in found.items()}, bad)
 
 
-def parse(stream: str, data: Row) -> tuple[KindName, Row] | None:
-    """Return the kind and the columns of one message; None if it is of no kind that lands.
+def message(frame: Frame) -> Any:
+    """Return what a frame's payload holds, without the envelope of combined streams.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON.
+    """
+    payload = orjson.loads(frame.payload)
+    if isinstance(payload, dict) and "data" in payload and "stream" in payload:
+        return payload["data"]
+    return payload
+
+
+def parse(stream: str, data: Any) -> Iterator[tuple[KindName, Row]]:
+    """Yield the kind and the columns of each row of one message; none if none land.
 
     A partial book (``depth20``) and a change of a book (``depth``) look the same: only the
     stream's name tells them apart.
+
+    Raises
+    ------
+    KeyError, IndexError, TypeError, ValueError, AttributeError
+        If the message is not what its stream and its name for itself promise.
     """
+    if stream.startswith("rest:"):
+        yield from _answer(stream, data)
+    elif stream == RECORDER:
+        if data["event"] == "gap":
+            yield "book_gaps", {name: data[name] for name in _GAP_COLUMNS}
+    elif isinstance(data, list):
+        for part in data:
+            yield from parse(stream, part)
+    else:
+        yield from _event(stream, data)
+
+
+_GAP_COLUMNS = ("symbol", "cause", "gap_from", "gap_until")
+
+
+def _event(stream: str, data: Row) -> Iterator[tuple[KindName, Row]]:
     event = data.get("e")
     if event == "kline":
-        return "klines", _kline(data)
-    if event in ("aggTrade", "trade"):
-        return "trades", _trade(data, is_aggregate=event == "aggTrade")
-    if event == "forceOrder":
-        return "liquidations", _liquidation(data["o"])
-    if event == "markPriceUpdate":
-        return "mark_prices", _mark_price(data)
-    if _PARTIAL_DEPTH.search(stream) and (event == "depthUpdate" or "lastUpdateId" in data):
-        return "books", _book(stream, data)
-    return None
+        yield "klines", _kline(data)
+    elif event in ("aggTrade", "trade"):
+        yield "trades", _trade(data, is_aggregate=event == "aggTrade")
+    elif event == "forceOrder":
+        yield "liquidations", _liquidation(data["o"])
+    elif event == "markPriceUpdate":
+        yield "mark_prices", _mark_price(data)
+    elif _PARTIAL_DEPTH.search(stream) and (event == "depthUpdate" or "lastUpdateId" in data):
+        yield "books", _book(stream, data)
+
+
+def _answer(stream: str, data: Any) -> Iterator[tuple[KindName, Row]]:
+    """Read an answer of the REST interface; ``stream`` is ``rest:<kind>:<symbol>[:<interval>]``."""
+    _, kind, symbol, *interval = stream.split(":")
+    if kind == "klines":
+        for candle in data:
+            row: Row = {"symbol": symbol, "interval": interval[0]}
+            row |= {name: candle[place] for place, name in enumerate(_CANDLE)}
+            yield "klines", row | {"is_closed": True}
+    elif kind == "open_interest":
+        for point in data:
+            yield (
+                "open_interest",
+                {
+                    "symbol": symbol,
+                    "create_time": point["timestamp"],
+                    "sum_open_interest": point["sumOpenInterest"],
+                    "sum_open_interest_value": point.get("sumOpenInterestValue"),
+                },
+            )
+
+
+_CANDLE = (
+    "open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
+    "taker_buy_volume", "taker_buy_quote_volume",
+)  # fmt: skip
+
+
+def _table(some: list[Row]) -> pa.Table:
+    columns = {name: [row[name] for row in some] for name in some[0]}
+    return pa.table({name: _column(values) for name, values in columns.items()})
+
+
+def _column(values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        # One message wrote a number as text, or a text as a number: each is judged by itself.
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def _kline(data: Row) -> Row:

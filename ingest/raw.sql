@@ -53,6 +53,13 @@ create table if not exists raw.mark_prices (
     source varchar, received_at timestamptz
 );
 
+-- Time for which the recorder had no book it could trust; once as it began, gap_until null, and once when it was over.
+create table if not exists raw.book_gaps (
+    exchange varchar, market varchar, symbol varchar,
+    cause varchar, gap_from timestamptz, gap_until timestamptz,
+    source varchar, received_at timestamptz
+);
+
 -- Bars of indices and commodities from a user's files: series names spx, dxy, gold and vix.
 create table if not exists raw.macro_bars (
     series varchar, open_time timestamptz, close_time timestamptz,
@@ -92,4 +99,10 @@ create table if not exists raw.landings (
     source varchar, sha256 varchar, covered_from timestamptz, covered_until timestamptz,
     first_event_at timestamptz, last_event_at timestamptz,
     row_count bigint, reject_count bigint, landed_at timestamptz
+);
+
+-- How far each log of the recorder and of the scoring loop has landed: the newest row of a log is where landing goes on.
+create table if not exists raw.log_landings (
+    log varchar, segment bigint, "offset" bigint,
+    frame_count bigint, row_count bigint, reject_count bigint, landed_at timestamptz
 );

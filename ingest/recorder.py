@@ -1,154 +1,362 @@
-"""The live recorder: the exchange's streams, message by message, into segments."""
+"""The live recorder: what the exchange says, message by message, into a durable log."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+import itertools
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import ccxt
-import ccxt.pro
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
+import orjson
 
-from ingest.recordings import SegmentWriter, land_segments, recover
+from ingest import health, logs
+from ingest.connections import SILENCE_S, follow, stream_addresses
+from ingest.disk import DiskFullError, check_room, size
+from ingest.drain import drain
+from ingest.exchange import Exchange
+from ingest.live_books import SNAPSHOT_LEVELS, LiveBook
+from ingest.live_candles import LiveCandles
+from ingest.messages import RECORDER, message
 from ingest.report import Failure, Report
+from ingest.segment_writer import SegmentWriter
+from ingest.segments import Cursor, Frame, SegmentReader, segments
 from ingest.settings import Market, Settings
 
-# Candles come every two seconds at the latest: a longer silence is a dead connection.
-SILENCE_S = 30.0
-CLOSING_S = 5.0
-_MESSAGE = "message"
+CANDLES_AT_ONCE = 1000
+_EVERY_S = {"heartbeat": 10.0, "clock": 60.0, "open interest": 60.0}
+_RETRY_S = 5.0
+_LARGE_SKEW_US = 1_000_000
+_NO_MESSAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+_COMBINED = re.compile(r'\{\s*"stream"\s*:\s*"([^"]*)"')
+_log = logs.logger("recorder")
 
 
-class _Heard:
-    """What is done with each message of a combined stream."""
-
-    def __init__(self, on_message: Callable[[str, Any], None]) -> None:
-        super().__init__()
-        self._on_message = on_message
-
-    def handle_message(self, client: Any, message: Any) -> None:
-        if "stream" in message:
-            self._on_message(message["stream"], message["data"])
-        client.resolve(message, _MESSAGE)
-
-
-class _Spot(_Heard, ccxt.pro.binance):  # type: ignore[misc]
-    """ccxt's connection to the spot streams."""
-
-
-class _Futures(_Heard, ccxt.pro.binanceusdm):  # type: ignore[misc]
-    """ccxt's connection to the USD-M streams."""
+def now_us() -> int:
+    """Return the time of this machine's clock, in epoch microseconds."""
+    return time.time_ns() // 1000
 
 
 def record(
     settings: Settings,
     *,
-    seconds: float,
+    seconds: float | None = None,
     market: Market | None = None,
     symbols: Sequence[str] = (),
     intervals: Sequence[str] = (),
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    clock: Callable[[], int] = now_us,
     on_message: Callable[[int], None] | None = None,
+    silence_s: float = SILENCE_S,
+    land_s: float | None = None,
 ) -> Report:
-    """Record candles, trades, books of 20 levels and of USD-M mark prices and liquidations.
+    """Record candles, trades, books and of USD-M mark prices, open interest and liquidations.
 
-    All of it lands at the end.
+    Everything is in the log before anything else is done with it. A book is kept for each symbol
+    and written once a second; where its changes leave a hole, the log says so. Candles that
+    closed while nobody listened are asked for. Killed at any moment, it loses nothing that it
+    heard. What the log holds lands at the end.
 
     Parameters
     ----------
     settings : Settings
-        Names the warehouse, the segments' directory and the exchange.
-    seconds : float
-        How long to listen; Ctrl-C ends it earlier.
+        Names the warehouse, the logs' directory, the exchange and the bounds of the disk.
+    seconds : float, optional
+        How long to listen; SIGINT or SIGTERM ends it earlier, and alone without.
     market, symbols, intervals
         The series; those of the settings by default.
     clock : callable
-        Gives the UTC time of arrival.
+        Gives the time of arrival in epoch microseconds, UTC.
     on_message : callable, optional
         Told the number of messages heard so far.
+    silence_s : float
+        Seconds without a message after which a connection is taken for dead.
+    land_s : float, optional
+        What the log holds lands so often already while it listens.
 
     Returns
     -------
     Report
-        What landed, that of earlier interrupted recordings included; silence is a failure.
+        What landed, that of earlier interrupted recordings included; silence and a full disk are
+        failures.
+
+    Raises
+    ------
+    ingest.disk.DiskFullError
+        If there is no room to begin with.
+    ingest.segment_writer.LogBusyError
+        If this market is being recorded already.
     """
     market = market or settings.market
     symbols = symbols or settings.symbols
     addresses = stream_addresses(settings, market, symbols, intervals or settings.intervals)
-    recover(settings.segments_directory)
-    count = 0
-    with SegmentWriter(settings.segments_directory, market, clock=clock) as writer:
-
-        def keep(stream: str, data: Any) -> None:
-            nonlocal count
-            writer.write(stream, data)
-            count += 1
-            if on_message:
-                on_message(count)
-
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(_listen(market, addresses, seconds, keep))
-    report = land_segments(settings)
-    if count:
-        return report
-    silence = "nothing was heard. Check the network, the symbols and TAPEHOUSE_EXCHANGE_URL"
-    return replace(report, failures=tuple(Failure(address, silence) for address in addresses))
+    directory = settings.segments_directory / market
+    check_room(settings)
+    failures = []
+    with SegmentWriter(directory) as writer:
+        recorder = _Recorder(settings, market, symbols, writer, clock, on_message, land_s)
+        recorder.resume()
+        try:
+            asyncio.run(recorder.run(addresses, seconds, silence_s))
+        except DiskFullError as error:
+            failures.append(Failure(str(directory), str(error)))
+    if not recorder.count:
+        silence = "nothing was heard. Check the network, the symbols and TAPEHOUSE_EXCHANGE_URL"
+        failures += [Failure(address, silence) for address in addresses]
+    report = drain(settings)
+    return replace(report, failures=(*failures, *report.failures))
 
 
-def stream_addresses(
-    settings: Settings, market: Market, symbols: Sequence[str], intervals: Sequence[str]
-) -> list[str]:
-    """Return the WebSocket addresses of everything that is recorded."""
-    names = [symbol.lower() for symbol in symbols]
-    tape = [f"{name}@kline_{interval}" for name in names for interval in intervals]
-    tape += [f"{name}@aggTrade" for name in names]
-    depths = [f"{name}@depth20@100ms" for name in names]
-    base = settings.exchange_url and settings.exchange_url.replace("http", "ws", 1)
-    if market == "spot":
-        root = f"{base}/spot" if base else "wss://stream.binance.com:9443"
-        return [f"{root}/stream?streams={'/'.join([*tape, *depths])}"]
-    root = f"{base}/um" if base else "wss://fstream.binance.com"
-    tape += [f"{name}@{stream}" for name in names for stream in ("markPrice@1s", "forceOrder")]
-    return [
-        f"{root}/public/stream?streams={'/'.join(depths)}",
-        f"{root}/market/stream?streams={'/'.join(tape)}",
-    ]
+@dataclass
+class _Recorder:
+    settings: Settings
+    market: Market
+    symbols: Sequence[str]
+    writer: SegmentWriter
+    clock: Callable[[], int]
+    on_message: Callable[[int], None] | None
+    land_s: float | None
+    count: int = 0
+    _pending: list[Frame] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _books: dict[str, LiveBook] = field(default_factory=dict)
+    _open_interest: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._candles = LiveCandles(self._ask_candles)
+        # One attempt: a thread that waits would keep the process from ending.
+        self._rest = Exchange(self.settings, self.market, attempts=1)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="rest")
+        self._heard_until = self.clock()
+        self._failed: asyncio.Future[None] | None = None
+        self._numbers = itertools.count(int(time.time()))
 
-async def _listen(
-    market: Market,
-    addresses: Sequence[str],
-    seconds: float,
-    on_message: Callable[[str, Any], None],
-) -> None:
-    exchange = _Spot(on_message) if market == "spot" else _Futures(on_message)
-    following = [asyncio.create_task(_follow(exchange, address)) for address in addresses]
-    try:
-        done, _ = await asyncio.wait(
-            following, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
+    def resume(self) -> None:
+        """Take up where the log ends: which candles it has, and since when it has nothing."""
+        log = self.settings.segments_directory / self.market
+        last_us = None
+        for number in list(segments(log))[-2:]:
+            with SegmentReader(log, Cursor(number, 0)) as reader:
+                while frames := reader.read():
+                    last_us = frames[-1].received_at
+                    for frame in frames:
+                        if "@kline_" in frame.stream:
+                            with contextlib.suppress(*_NO_MESSAGE):
+                                self._candles.take(message(frame))
+        self._heard_until = last_us or self.clock()
+
+    async def run(self, addresses: Sequence[str], seconds: float | None, silence_s: float) -> None:
+        """Listen until the time is over or a signal comes."""
+        loop = asyncio.get_running_loop()
+        self._failed = loop.create_future()
+        self._books = {
+            symbol: LiveBook(symbol, self._say, self._ask_book, self._heard_until)
+            for symbol in self.symbols
+        }
+        stop = asyncio.Event()
+        with contextlib.suppress(ValueError, RuntimeError):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, stop.set)
+        tasks = [
+            asyncio.create_task(
+                follow(
+                    self.market,
+                    address,
+                    on_text=self._hear,
+                    on_event=self._tell,
+                    numbers=self._numbers,
+                    silence_s=silence_s,
+                )
+            )
+            for address in addresses
+        ]
+        tasks.append(asyncio.create_task(self._keep_house()))
+        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait()), self._failed, *tasks]
+        try:
+            done, _ = await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            self._worker.shutdown(wait=False, cancel_futures=True)
+            for task in (*ends, *self._tasks):
+                task.cancel()
+            await asyncio.wait([*tasks, *self._tasks])
+            self._flush()
+
+    def _hear(self, text: str, connection: int) -> None:
+        combined = _COMBINED.match(text)
+        stream = combined[1] if combined else ""
+        frame = Frame(self.clock(), stream, text.encode(), connection)
+        self._append(frame)
+        self.count += 1
+        if self.on_message:
+            self.on_message(self.count)
+        name, _, content = stream.partition("@")
+        try:
+            if content.startswith("depth"):
+                book = self._books.get(name.upper())
+                if book and not book.take(message(frame)):
+                    health.GAPS.labels("book").inc()
+            elif content.startswith("kline_"):
+                self._candles.take(message(frame))
+        except _NO_MESSAGE as error:
+            health.BAD_FRAMES.labels("unreadable").inc()
+            _log.warning("unreadable", stream=stream, error=str(error), length=len(text))
+
+    def _say(self, stream: str, payload: bytes) -> None:
+        self._append(Frame(self.clock(), stream, payload))
+
+    def _tell(self, event: str, connection: int, remark: str) -> None:
+        if event != "connected":
+            health.RECONNECTS.labels(event).inc()
+        _log.info(event, connection=connection, remark=remark)
+        said = {"event": event, "connection": connection, "remark": remark}
+        self._say(RECORDER, orjson.dumps(said))
+
+    def _append(self, frame: Frame) -> None:
+        # What one turn of the loop brings is one write.
+        if not self._pending:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._pending.append(frame)
+
+    def _flush(self) -> None:
+        frames, self._pending = self._pending, []
+        if not frames:
+            return
+        try:
+            self.writer.append_all(frames)
+        except OSError as error:
+            self._fail(DiskFullError(f"the log cannot be written: {error}"))
+            return
+        health.LAST_FRAME.set_to_current_time()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed and not self._failed.done():
+            self._failed.set_exception(error)
+
+    def _ask_book(self, book: LiveBook) -> None:
+        self._start(self._fetch_book(book))
+
+    async def _fetch_book(self, book: LiveBook) -> None:
+        method = "publicGetDepth" if self.market == "spot" else "fapiPublicGetDepth"
+        answer = await self._call(method, symbol=book.symbol, limit=SNAPSHOT_LEVELS)
+        if answer is None:
+            book.fail()
+            return
+        self._say(f"rest:depth:{book.symbol}", orjson.dumps(answer))
+        book.start(answer, self.clock())
+
+    def _ask_candles(self, symbol: str, interval: str, start: int, end: int) -> None:
+        self._start(self._fetch_candles(symbol, interval, start, end))
+
+    async def _fetch_candles(self, symbol: str, interval: str, start: int, end: int) -> None:
+        health.GAPS.labels("candle").inc()
+        method = "publicGetKlines" if self.market == "spot" else "fapiPublicGetKlines"
+        while start < end:
+            answer = await self._call(
+                method,
+                symbol=symbol,
+                interval=interval,
+                startTime=start,
+                endTime=end - 1,
+                limit=CANDLES_AT_ONCE,
+            )
+            if answer is None:
+                self._candles.fail(symbol, interval)
+                return
+            self._say(f"rest:klines:{symbol}:{interval}", orjson.dumps(answer))
+            start = int(answer[-1][0]) + 1 if len(answer) == CANDLES_AT_ONCE else end
+        self._candles.answer(symbol, interval, end)
+
+    async def _fetch_open_interest(self) -> None:
+        for symbol in self.symbols:
+            answer = await self._call(
+                "fapiDataGetOpenInterestHist", symbol=symbol, period="5m", limit=2
+            )
+            if answer and self._open_interest.get(symbol) != (last := answer[-1]["timestamp"]):
+                self._open_interest[symbol] = last
+                self._say(f"rest:open_interest:{symbol}", orjson.dumps(answer))
+
+    async def _measure_clock(self) -> None:
+        asked_at = self.clock()
+        method = "publicGetTime" if self.market == "spot" else "fapiPublicGetTime"
+        answer = await self._call(method)
+        if answer:
+            answered_at = self.clock()
+            skew_us = (asked_at + answered_at) // 2 - int(answer["serverTime"]) * 1000
+            health.CLOCK_SKEW.set(skew_us / 1e6)
+            (_log.warning if abs(skew_us) > _LARGE_SKEW_US else _log.info)("clock", skew_us=skew_us)
+            said = {"event": "clock", "skew_us": skew_us, "within_us": answered_at - asked_at}
+            self._say(RECORDER, orjson.dumps(said))
+
+    async def _call(self, method: str, **parameters: Any) -> Any:
+        """Return the answer of the REST interface; after a pause None if there is none."""
+        call = partial(self._rest.call, method, **parameters)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, call)
+        except ccxt.BaseError as error:
+            _log.warning("refused", method=method, error=str(error))
+            await asyncio.sleep(max(_RETRY_S, self._rest.asked_pause_s()))
+            return None
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            if not isinstance(error, _NO_MESSAGE):
+                self._fail(error)
+            else:
+                health.BAD_FRAMES.labels("answer").inc()
+                _log.warning("unreadable", answer=repr(error))
+
+    async def _keep_house(self) -> None:
+        due = dict.fromkeys(("heartbeat", "clock", "open interest"), 0.0)
+        if self.land_s:
+            due["landing"] = time.monotonic() + self.land_s
+        while True:
+            check_room(self.settings)
+            now = time.monotonic()
+            for name in [name for name, at in due.items() if at <= now]:
+                if name == "heartbeat":
+                    self._beat()
+                elif name == "clock":
+                    self._start(self._measure_clock())
+                elif name == "landing":
+                    self._start(self._land())
+                elif self.market == "um":
+                    self._start(self._fetch_open_interest())
+                due[name] = now + (self.land_s or 0.0 if name == "landing" else _EVERY_S[name])
+            await asyncio.sleep(1.0)
+
+    def _beat(self) -> None:
+        gaps = [symbol for symbol, book in self._books.items() if not book.is_whole]
+        health.SEGMENT_BYTES.set(size(self.settings.segments_directory))
+        _log.info("heartbeat", messages=self.count, without_book=gaps)
+        said = {"event": "heartbeat", "messages": self.count, "without_book": gaps}
+        self._say(RECORDER, orjson.dumps(said))
+
+    async def _land(self) -> None:
+        """Land in a process of its own; in this one no frame would be heard meanwhile."""
+        landing = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ingest.drain"),
+            env=os.environ | self.settings.environment(),
+            start_new_session=True,
         )
-        for task in done:
-            task.result()
-    finally:
-        # Every wait here has an end: a connection that will not close must not keep what was heard.
-        for task in following:
-            task.cancel()
-        await asyncio.wait(following, timeout=CLOSING_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSING_S):
-                await exchange.close()
-
-
-async def _follow(exchange: Any, address: str) -> None:
-    attempts = AsyncRetrying(
-        retry=retry_if_exception_type((ccxt.NetworkError, TimeoutError)),
-        wait=wait_random_exponential(multiplier=0.1, max=5),
-    )
-    async for attempt in attempts:
-        with attempt:
-            while True:
-                # Not wait_for: until Python 3.12 it drops a cancellation that meets a message.
-                async with asyncio.timeout(SILENCE_S):
-                    await exchange.watch(address, _MESSAGE)
+        try:
+            code = await landing.wait()
+        except asyncio.CancelledError:
+            landing.terminate()
+            await landing.wait()
+            raise
+        if code:
+            _log.warning("not landed", code=code)

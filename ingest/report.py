@@ -91,7 +91,8 @@ class Tally:
         for batch in landed:
             line = self._line(batch.series)
             rows = batch.checked.rows
-            first, last = event_bounds(KINDS[batch.series.kind], rows)
+            kind = KINDS.get(batch.series.kind)
+            first, last = event_bounds(kind, rows) if kind else (None, None)
             firsts = [time for time in (line.first_event_at, first) if time]
             lasts = [time for time in (line.last_event_at, last) if time]
             self._lines[batch.series] = replace(

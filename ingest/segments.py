@@ -49,6 +49,15 @@ class Cursor(NamedTuple):
     segment: int
     offset: int
 
+    def __str__(self) -> str:
+        return f"{self.segment}:{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the cursor that was written as ``<segment>:<offset>``."""
+        segment, _, offset = text.partition(":")
+        return cls(int(segment), int(offset))
+
 
 START = Cursor(0, 0)
 
@@ -213,14 +222,32 @@ class SegmentReader:
         return len(content) - position
 
 
-def prune(directory: Path, before: int) -> int:
-    """Delete the compressed segments numbered below ``before``; return the bytes set free.
+def oldest_since(directory: Path, received_at: int) -> Cursor:
+    """Return a place before every frame received since then (epoch microseconds)."""
+    cursor = START
+    for number in segments(directory):
+        with SegmentReader(directory, Cursor(number, HEADER.size)) as reader:
+            first = reader.read(limit=1)
+        if first and first[0].received_at >= received_at:
+            break
+        cursor = Cursor(number, HEADER.size)
+    return cursor
 
-    The newest segment always stays.
+
+def prune(directory: Path, before: int, *, excess: int) -> int:
+    """Delete the oldest segments numbered below ``before`` until ``excess`` bytes are free.
+
+    Only compressed ones go, and the newest always stays.
+
+    Returns
+    -------
+    int
+        The bytes set free; fewer than asked for if there was no more to delete.
     """
     freed = 0
     for number, path in list(segments(directory).items())[:-1]:
-        if number < before and path.suffix == ".zst":
-            freed += path.stat().st_size
-            path.unlink()
+        if freed >= excess or number >= before or path.suffix != ".zst":
+            break
+        freed += path.stat().st_size
+        path.unlink()
     return freed

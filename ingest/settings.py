@@ -46,6 +46,13 @@ class Settings(BaseSettings):
         Kline intervals to ingest when a command names none.
     writer_timeout_s : float
         Seconds to wait for another process to release the warehouse file.
+    segments_max_gb : float
+        Largest size on disk of the recorder's logs together; what has landed gives way first, and
+        then the recorder stops.
+    disk_reserve_gb : float
+        The recorder stops before the disk has less room than this.
+
+    @property
     remote : Path or None
         The file of services over HTTP; None is ``remote.toml`` beside the warehouse, where it
         exists.
@@ -75,6 +82,8 @@ class Settings(BaseSettings):
     market: Market = "um"
     intervals: Annotated[list[str], NoDecode] = ["1m"]
     writer_timeout_s: float = 600.0
+    segments_max_gb: float = 50.0
+    disk_reserve_gb: float = 2.0
     remote: Path | None = None
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -96,6 +105,15 @@ class Settings(BaseSettings):
     def _drop_trailing_slash(cls, value: str | None) -> str | None:
         return value.rstrip("/") if value else None
 
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables that give another process the same settings."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            f"TAPEHOUSE_{name.upper()}": ",".join(value) if isinstance(value, list) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
     @property
     def models_directory(self) -> Path:
         """Directory of the model files, each named by its sha256."""
@@ -103,13 +121,18 @@ class Settings(BaseSettings):
 
     @property
     def segments_directory(self) -> Path:
-        """Directory of the recorder's segment files."""
+        """Directory of the recorder's logs, one a market."""
         return self.database.parent / "segments"
 
     @property
     def health_directory(self) -> Path:
         """Directory of the notes that running processes leave for `tapehouse status`."""
         return self.database.parent / "health"
+
+    @property
+    def outbox_directory(self) -> Path:
+        """Directory of the log of what the scoring loop said."""
+        return self.database.parent / "outbox"
 
     @property
     def remote_file(self) -> Path:

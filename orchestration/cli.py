@@ -7,6 +7,7 @@ import typer
 
 from orchestration.commands import check, derive, ingest, models
 from orchestration.commands.demo import demo
+from orchestration.commands.land import land
 from orchestration.commands.record import record
 from orchestration.commands.score import score
 from orchestration.commands.serve_model import serve_model
@@ -47,6 +48,7 @@ app.command()(demo)
 app.add_typer(derive.app)
 app.add_typer(ingest.app)
 app.add_typer(models.app)
+app.command()(land)
 app.command()(record)
 app.command()(score)
 app.command()(serve_model)

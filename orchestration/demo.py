@@ -193,7 +193,7 @@ def _record_spot(settings: Settings, market: Market, say: Say) -> None:
             seconds=RECORDING_S,
             market="spot",
             symbols=settings.symbols[:1],
-            clock=lambda: instant(exchange.clock.now()),
+            clock=exchange.clock.now,
         )
     _say_rows(report, say)
 

@@ -1,9 +1,7 @@
-"""Live recording: messages, segments, and the exchange's streams over real sockets."""
+"""Live recording: messages, their log, and the exchange's streams over real sockets."""
 
-import asyncio
 import gzip
 import json
-import math
 import os
 import signal
 import subprocess
@@ -16,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from ingest import messages, recorder, warehouse
+from ingest import messages, warehouse
+from ingest.drain import drain
 from ingest.kinds import KINDS
+from ingest.landing import Progress, land_frames
 from ingest.recorder import record
-from ingest.recordings import SegmentWriter, land_segments, read_lines, recover
+from ingest.segment_writer import SegmentWriter
+from ingest.segments import Cursor, Frame, SegmentReader, segments
 from ingest.settings import PROJECT_ROOT, Settings
 from ingest.simulator import Market, simulator
 from ingest.validation import Origin, check
@@ -36,13 +37,35 @@ KLINE = {
 }  # fmt: skip
 
 
-def clock() -> datetime:
-    return NOW
+NOW_US = int(NOW.timestamp()) * 1_000_000
+
+
+def clock() -> int:
+    return NOW_US
 
 
 def query(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
     with warehouse.reading(settings.database) as connection:
         return connection.execute(sql).fetchall()
+
+
+def frames_of(directory: Path) -> list[Frame]:
+    with SegmentReader(directory) as reader:
+        return [frame for part in iter(reader.read, []) for frame in part]
+
+
+def kline(stream: str = "btcusdt@kline_1m") -> Frame:
+    return Frame(NOW_US, stream, json.dumps({"stream": stream, "data": KLINE}).encode())
+
+
+def checked(frames: list[Frame]) -> tuple[Counter[str], list[str]]:
+    """Return rows by kind, and why others are none."""
+    parsed = messages.rows(frames)
+    origin = Origin("binance", "um", "websocket:test", NOW)
+    parts = {kind: check(KINDS[kind], rows, origin) for kind, rows in parsed.tables.items()}
+    rejects = [row for part in parts.values() for row in part.rejects["reason"].to_pylist()]
+    landed: Counter[str] = Counter({kind: part.rows.num_rows for kind, part in parts.items()})
+    return landed, rejects + [reason for _, reason in parsed.bad]
 
 
 def test_recorded_messages_of_the_exchange_become_rows(shared_data: Path) -> None:
@@ -51,68 +74,99 @@ def test_recorded_messages_of_the_exchange_become_rows(shared_data: Path) -> Non
         "markPriceUpdate": "mark_prices",
     }
     expected: Counter[str] = Counter({"books": 3})
-    lines = []
+    frames = []
     for path in sorted((shared_data / "raw_messages").glob("[su]*/*.jsonl")):
-        for line in path.read_text().splitlines():
+        for line in path.read_bytes().splitlines():
             message = json.loads(line)
-            if isinstance(message, list) or "data" not in message:
-                message = {"stream": "", "data": message}
-            if isinstance(message["data"], dict) and message["data"].get("e") in names:
-                expected[names[message["data"]["e"]]] += 1
-            lines.append(json.dumps(message | {"received_at": 1704067200000000}).encode())
-    origin = Origin("binance", "um", "websocket:test", NOW)
-    checked = {
-        kind: check(KINDS[kind], table, origin) for kind, table in messages.rows(lines).items()
-    }
-    landed = {kind: part.rows.num_rows + part.rejects.num_rows for kind, part in checked.items()}
-    assert landed == expected
-    rejects = [row for part in checked.values() for row in part.rejects["reason"].to_pylist()]
+            envelope = message if isinstance(message, dict) else {}
+            frames.append(Frame(NOW_US, envelope.get("stream", ""), line))
+            inner = envelope.get("data", message)
+            for part in inner if isinstance(inner, list) else [inner]:
+                if part.get("e") in names:
+                    expected[names[part["e"]]] += 1
+    landed, rejects = checked(frames)
     assert [reason[:22] for reason in rejects] == ["interval is not one of"]
+    expected["klines"] -= 1
+    assert landed == expected
+
+
+def test_whole_recordings_of_the_exchange_become_rows(shared_data: Path) -> None:
+    expected: Counter[str] = Counter()
+    names = {"kline": "klines", "aggTrade": "trades", "trade": "trades"}
+    frames = []
+    for path in sorted((shared_data / "raw_captures").glob("*.gz")):
+        for line in gzip.decompress(path.read_bytes()).splitlines():
+            start = line.find(b"{")
+            if start < 0 or b"wss://" in line[:start]:
+                continue
+            message = json.loads(line[start:])
+            data = message.get("data", message)
+            frames.append(Frame(NOW_US, message.get("stream", ""), line[start:].strip()))
+            if data.get("e") in names:
+                expected[names[data["e"]]] += 1
+    landed, rejects = checked(frames)
+    assert len(frames) > 40_000
+    assert rejects == []
+    assert landed == expected
 
 
 def test_only_the_stream_tells_a_partial_book_from_a_change() -> None:
     data = {"e": "depthUpdate", "E": 1, "T": 1, "s": "BTCUSDT", "U": 1, "u": 2, "pu": 0,
             "b": [["1", "1"]], "a": [["2", "1"]]}  # fmt: skip
-    assert messages.parse("btcusdt@depth@100ms", data) is None
-    assert messages.parse("btcusdt@depth", data) is None
-    parsed = messages.parse("btcusdt@depth20@100ms", data)
-    assert parsed
-    assert parsed[0] == "books"
-    assert parsed[1]["last_update_id"] == 2
+    assert list(messages.parse("btcusdt@depth@100ms", data)) == []
+    assert list(messages.parse("btcusdt@depth", data)) == []
+    ((kind, row),) = messages.parse("btcusdt@depth20@100ms", data)
+    assert (kind, row["last_update_id"]) == ("books", 2)
     spot = {"lastUpdateId": 7, "bids": [["1", "1"]], "asks": [["2", "1"]]}
-    parsed = messages.parse("ethbtc@depth20@100ms", spot)
-    assert parsed
-    assert (parsed[1]["symbol"], parsed[1]["last_update_id"]) == ("ETHBTC", 7)
+    ((kind, row),) = messages.parse("ethbtc@depth20@100ms", spot)
+    assert (row["symbol"], row["last_update_id"]) == ("ETHBTC", 7)
 
 
-def test_a_segment_lands_exactly_once(tmp_path: Path) -> None:
+def test_frames_land_once_also_while_the_log_grows(tmp_path: Path) -> None:
     settings = Settings(database=tmp_path / "tapehouse.duckdb")
-    with SegmentWriter(settings.segments_directory, "um", clock=clock) as writer:
-        writer.write("btcusdt@kline_1m", KLINE)
-        assert [path.suffix for path in settings.segments_directory.iterdir()] == [".part"]
-    (segment,) = settings.segments_directory.iterdir()
-    assert segment.name == f"um_20241231T000000_000000_{os.getpid()}.jsonl.gz"
-    assert [json.loads(line)["data"] for line in read_lines(segment)] == [KLINE]
-    assert land_segments(settings).row_count == 1
-    assert land_segments(settings).row_count == 0
+    with SegmentWriter(settings.segments_directory / "um") as writer:
+        writer.append(kline())
+        assert drain(settings).row_count == 1
+        assert drain(settings).row_count == 0
+        writer.append(kline())
+        writer.seal()
+        writer.append(kline())
+        assert drain(settings).row_count == 2
+    assert drain(settings).row_count == 0
     assert query(
-        settings, "select market, symbol, is_closed, source, received_at from raw.klines"
-    ) == [("um", "BTCUSDT", True, f"websocket:{segment.name}", NOW)]
+        settings, "select market, symbol, is_closed, source[:12], received_at from raw.klines"
+    ) == 3 * [("um", "BTCUSDT", True, "websocket:um", NOW)]
+    assert query(settings, "select log, frame_count, row_count from raw.log_landings") == [
+        ("um", 1, 1),
+        ("um", 2, 2),
+    ]
 
 
-def test_a_torn_segment_gives_its_complete_lines_and_a_live_one_is_left_alone(
-    tmp_path: Path,
-) -> None:
+def test_what_cannot_be_read_is_kept_with_the_reason(tmp_path: Path) -> None:
     settings = Settings(database=tmp_path / "tapehouse.duckdb")
-    directory = settings.segments_directory
-    with SegmentWriter(directory, "um", clock=clock) as writer:
-        writer.write("btcusdt@kline_1m", KLINE)
-        line = {"received_at": 1704067259000000, "stream": "btcusdt@kline_1m", "data": KLINE}
-        torn = directory / "um_20240101T000000_000000_1.jsonl.part"
-        torn.write_text(json.dumps(line) + "\n" + json.dumps(line)[:50])
-        assert recover(directory) == [directory / "um_20240101T000000_000000_1.jsonl.gz"]
-        assert land_segments(settings).row_count == 1
-    assert land_segments(settings).row_count == 1
+    text = kline().payload
+    wrong = [text[:60], b"", b"[1]", b'{"e":"kline"}', b'{"e":"trade","s":1}', b"\xff\xfe"]
+    wrong.append(text.replace(b'"1"', b'"x"').replace(b'"t": 1704067200000', b'"t": [1]'))
+    with SegmentWriter(settings.segments_directory / "um") as writer:
+        writer.append_all([Frame(NOW_US, "btcusdt@kline_1m", payload) for payload in wrong])
+        writer.append(kline())
+    report = drain(settings)
+    assert (report.row_count, report.reject_count) == (1, len(wrong))
+    assert query(
+        settings, "select count(*), count(reason), count(received_at) from raw.raw_rejects"
+    ) == [(len(wrong), len(wrong), len(wrong))]
+
+
+def test_landing_that_lost_a_race_does_nothing(tmp_path: Path) -> None:
+    settings = Settings(database=tmp_path / "tapehouse.duckdb")
+    log = settings.segments_directory / "um"
+    with SegmentWriter(log) as writer:
+        writer.append(kline())
+        drain(settings)
+    (segment,) = segments(log)
+    first = Progress("um", Cursor(0, 0), Cursor(segment, 20), 1)
+    assert not land_frames(settings, {}, first)
+    assert query(settings, "select count(*) from raw.log_landings") == [(1,)]
 
 
 @pytest.mark.parametrize("market", ["spot", "um"])
@@ -123,14 +177,22 @@ def test_candles_and_books_are_recorded_from_the_streams(tmp_path: Path, market:
             exchange_url=exchange.url,
             symbols=["BTCUSDT", "XRPUSDT"],
         )
-        report = record(settings, seconds=3, market=market, clock=clock)
-    assert {line.series.kind for line in report.lines} >= {"klines", "books"}
+        report = record(settings, seconds=4, market=market, clock=clock)
+    kinds = {"klines", "trades", "books", "book_gaps"}
+    kinds |= {"mark_prices", "open_interest"} if market == "um" else set()
+    assert {line.series.kind for line in report.lines} >= kinds
     assert report.reject_count == 0
     assert query(
         settings,
         "select distinct market, symbol, len(bid_prices), len(ask_prices), received_at "
         "from raw.books order by symbol",
     ) == [(market, symbol, 20, 20, NOW) for symbol in ("BTCUSDT", "XRPUSDT")]
+    assert query(settings, "select symbol, cause, gap_until is null from raw.book_gaps") == [
+        ("BTCUSDT", "start", True),
+        ("XRPUSDT", "start", True),
+        ("BTCUSDT", "start", False),
+        ("XRPUSDT", "start", False),
+    ]
     closed = query(
         settings, "select distinct symbol from raw.klines where is_closed order by symbol"
     )
@@ -152,34 +214,15 @@ def test_a_lost_connection_is_taken_up_again(tmp_path: Path) -> None:
     assert heard[-1] > 120
 
 
-class Busy:
-    """A connection on which a message arrives at every turn of the loop."""
-
-    async def watch(self, *_arguments: str) -> None:
-        await asyncio.sleep(0)
-
-
-def test_following_a_busy_stream_ends_when_it_is_told_to() -> None:
-    async def ended() -> bool:
-        task = asyncio.create_task(recorder._follow(Busy(), "address"))
-        await asyncio.sleep(0.001)
-        task.cancel()
-        _, waiting = await asyncio.wait([task], timeout=0.2)
-        task.cancel()
-        return not waiting
-
-    assert all(asyncio.run(ended()) for _ in range(100))
-
-
 def test_silence_is_a_failure_that_names_the_addresses(tmp_path: Path) -> None:
     with simulator(MARKET, speed=0, now=NOW) as exchange:
         url = exchange.url
     settings = Settings(database=tmp_path / "tapehouse.duckdb", exchange_url=url)
     report = record(settings, seconds=1, clock=clock, market="spot", symbols=["BTCUSDT"])
-    assert report.lines == ()
+    assert [line.series.kind for line in report.lines] == ["book_gaps"]
     (failure,) = report.failures
     assert failure.unit.endswith(
-        "/spot/stream?streams=btcusdt@kline_1m/btcusdt@aggTrade/btcusdt@depth20@100ms"
+        "/spot/stream?streams=btcusdt@kline_1m/btcusdt@aggTrade/btcusdt@depth"
     )
     assert "nothing was heard" in failure.message
 
@@ -187,6 +230,7 @@ def test_silence_is_a_failure_that_names_the_addresses(tmp_path: Path) -> None:
 def test_a_killed_recording_is_landed_by_the_next(tmp_path: Path) -> None:
     with simulator(MARKET, speed=120.0, now=NOW) as exchange:
         settings = Settings(database=tmp_path / "tapehouse.duckdb", exchange_url=exchange.url)
+        log = settings.segments_directory / "um"
         command = [sys.executable, "-m", "orchestration.cli", "record", "--symbol", "BTCUSDT"]
         environment = os.environ | {
             "TAPEHOUSE_DATABASE": str(settings.database),
@@ -195,25 +239,22 @@ def test_a_killed_recording_is_landed_by_the_next(tmp_path: Path) -> None:
         process = subprocess.Popen([*command, "--seconds", "60"], env=environment, cwd=PROJECT_ROOT)
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
-            parts = list(settings.segments_directory.glob("*.part"))
+            parts = list(log.glob("*.part"))
             if parts and parts[0].stat().st_size > 100_000:
                 break
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        kept = parts[0].read_bytes().count(b"\n")
-        assert kept > 0
+        kept = frames_of(log)
+        assert len(kept) > 100
         done = subprocess.run(
             [*command, "--seconds", "1"], env=environment, cwd=PROJECT_ROOT, check=False
         )
     assert done.returncode == 0
-    first, second = sorted(settings.segments_directory.iterdir())
-    assert sum(1 for _ in read_lines(first)) == kept
-    with gzip.open(first) as stream:
-        expected = sum(len(table) for table in messages.rows(stream).values())
-    landed = query(
-        settings, f"select sum(row_count) from raw.landings where source[11:] = '{first.name}'"
-    )
-    assert landed == [(expected,)]
-    assert second.name > first.name
-    assert math.isfinite(expected)
+    both = frames_of(log)
+    assert both[: len(kept)] == kept
+    assert len(both) > len(kept)
+    expected, _ = checked(both)
+    for kind, count in expected.items():
+        assert query(settings, f"select count(*) from raw.{kind}") == [(count,)]
+    assert query(settings, "select sum(frame_count) from raw.log_landings") == [(len(both),)]

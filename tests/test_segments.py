@@ -140,11 +140,13 @@ def test_pruning_keeps_what_was_not_asked_for_and_the_newest(tmp_path: Path) -> 
             writer.append(frame(number))
             writer.seal()
     first, second, third = segments(tmp_path)
-    assert prune(tmp_path, second) > 0
+    assert prune(tmp_path, third + 1, excess=0) == 0
+    assert prune(tmp_path, first, excess=1) == 0
+    assert prune(tmp_path, third + 1, excess=1) > 0
     assert list(segments(tmp_path)) == [second, third]
     with SegmentReader(tmp_path, Cursor(first, 20)) as reader:
         assert reader.read() == frames(2, start=1)
-    prune(tmp_path, third + 1)
+    prune(tmp_path, third + 1, excess=1_000_000)
     assert list(segments(tmp_path)) == [third]
 
 

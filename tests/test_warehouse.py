@@ -51,9 +51,9 @@ def test_writing_creates_the_file_and_the_raw_tables(database: Path) -> None:
         ).fetchall()
         zone = connection.execute("select current_setting('TimeZone')").fetchall()
     assert [name for (name,) in tables] == [
-        *("books", "funding", "garch_parameters", "klines", "landings", "liquidations"),
-        *("macro_bars", "mark_prices", "news", "news_scores", "open_interest", "raw_rejects"),
-        "trades",
+        *("book_gaps", "books", "funding", "garch_parameters", "klines", "landings"),
+        *("liquidations", "log_landings", "macro_bars", "mark_prices", "news", "news_scores"),
+        *("open_interest", "raw_rejects", "trades"),
     ]
     assert zone == [("UTC",)]
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestration.commands.ingest import Intervals, MarketChoice, Symbols
+from orchestration.commands.land import MetricsPort, duration
 
 
 def record(
@@ -17,37 +18,42 @@ def record(
     symbol: Symbols = None,
     interval: Intervals = None,
     market: MarketChoice = None,
+    land_every: Annotated[
+        float,
+        typer.Option(parser=duration, metavar="TIME", help="Land so often meanwhile."),
+    ] = 60.0,
+    metrics_port: MetricsPort = 0,
 ) -> None:
-    """Record live candles, trades, books of 20 levels, mark prices and liquidations.
+    """Record live candles, trades, books, mark prices, open interest and liquidations.
 
-    Ctrl-C ends it earlier.
+    It runs until it is stopped with Ctrl-C or SIGTERM, or until the time given.
 
-    Messages are written to segment files first and landed at the end. What an interrupted
-    recording left is landed by the next one.
+    Messages are written to segment files first and landed every so often and at the end. What an
+    interrupted recording left is landed by the next one. A book is kept for each symbol and
+    written once a second; holes in its changes are in raw.book_gaps. It stops before
+    TAPEHOUSE_SEGMENTS_MAX_GB are used or less than TAPEHOUSE_DISK_RESERVE_GB are free.
     """
-    from rich.console import Console
-    from rich.status import Status
-
+    from ingest import health
     from ingest.recorder import record as record_streams
     from ingest.settings import Settings
     from orchestration.commands.tables import show
 
-    if (seconds is None) == (until is None):
-        raise typer.BadParameter("say how long to listen: either --seconds or --until")
+    if seconds is not None and until is not None:
+        raise typer.BadParameter("say how long to listen by --seconds or by --until, not both")
     if until:
         seconds = (until.replace(tzinfo=UTC) - datetime.now(UTC)).total_seconds()
-    if seconds is None or seconds <= 0:
-        raise typer.BadParameter(f"--until {until} is over")
+        if seconds <= 0:
+            raise typer.BadParameter(f"--until {until} is over")
     settings = Settings()
-    with Status("listening", console=Console(stderr=True)) as status:
+    with health.running(settings, "recorder", port=metrics_port):
         report = record_streams(
             settings,
             seconds=seconds,
             market=market.value if market else None,
             symbols=symbol or (),
             intervals=interval or (),
-            on_message=lambda count: status.update(f"listening: {count:,} messages"),
+            land_s=land_every,
         )
     show(report, settings.database)
-    if not report.row_count:
+    if report.failures or not report.row_count:
         raise typer.Exit(1)

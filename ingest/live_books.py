@@ -1,0 +1,184 @@
+"""Books as the recorder keeps them: verified change by change, shown once a second."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+
+from ingest.books import Book
+from ingest.messages import RECORDER
+
+# Levels a side that a snapshot is asked for; one that has fewer is the whole book.
+SNAPSHOT_LEVELS = 500
+SHOWN = "depth20@1000ms"
+# Changes that are kept while a snapshot is on its way; the oldest give way.
+_MOST_WAITING = 10_000
+_MILLISECOND = 1_000
+Change = dict[str, Any]
+# Stream and payload.
+Say = Callable[[str, bytes], None]
+
+
+class LiveBook:
+    """The book of one symbol.
+
+    It begins with a gap. A gap ends with a snapshot that the changes continue, or when what was
+    missing comes after all; while it lasts, nothing is shown.
+
+    Parameters
+    ----------
+    symbol : str
+        As the exchange writes it.
+    say : callable
+        Gets a stream and a payload to write to the log: a book a second, and gaps.
+    ask : callable
+        Called with the book when it needs a snapshot, which ``start`` then gets.
+    gap_from : int
+        Epoch microseconds: since when nothing is known of the book.
+    """
+
+    def __init__(
+        self, symbol: str, say: Say, ask: Callable[["LiveBook"], None], gap_from: int
+    ) -> None:
+        self.symbol = symbol
+        self._say = say
+        self._ask = ask
+        self._book: Book | None = None
+        self._lowest, self._highest = -math.inf, math.inf
+        self._waiting: list[Change] = []
+        self._is_asking = False
+        self._event_us = gap_from
+        self._shown_second = 0
+        self._gap_from: int | None = None
+        self._cause = ""
+        self._lose("start")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the book can be trusted."""
+        return self._gap_from is None
+
+    def take(self, change: Change) -> bool:
+        """Take a change of the book as the exchange sent it; return False if it opened a gap.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is no change of a book; the book then stays as it was.
+        """
+        _ = change["E"], _levels(change["b"]), _levels(change["a"]), change["U"] <= change["u"]
+        book = self._book
+        if book and change["u"] <= book.last_update_id:
+            return True
+        if not self.is_whole:
+            self._request()
+        if self._is_asking:
+            self._waiting.append(change)
+            del self._waiting[:-_MOST_WAITING]
+        if not self.is_whole:
+            if book and self._catch_up(book):
+                self._find("late")
+            return True
+        if book and _follows(book, change):
+            self._apply(book, change)
+            return True
+        self._lose("sequence")
+        self._request()
+        self._waiting.append(change)
+        return False
+
+    def start(self, snapshot: dict[str, Any], received_at: int) -> None:
+        """Take the answer to what was asked: a snapshot, and go on from it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is no snapshot.
+        """
+        self._is_asking = False
+        book = Book(
+            int(snapshot["lastUpdateId"]),
+            dict(_levels(snapshot["bids"])),
+            dict(_levels(snapshot["asks"])),
+        )
+        if self._book and book.last_update_id < self._book.last_update_id and self.is_whole:
+            self._waiting.clear()
+            return
+        before = self._event_us
+        if not self._catch_up(book):
+            self._event_us = before
+            return
+        if self._event_us == before:
+            self._event_us = max(before, received_at)
+        self._lowest = min(book.bids) if len(book.bids) >= SNAPSHOT_LEVELS else -math.inf
+        self._highest = max(book.asks) if len(book.asks) >= SNAPSHOT_LEVELS else math.inf
+        self._book = book
+        self._waiting.clear()
+        if not self.is_whole:
+            self._find(self._cause)
+
+    def fail(self) -> None:
+        """Be told that no snapshot could be had; the next change asks again."""
+        self._is_asking = False
+
+    def _catch_up(self, book: Book) -> bool:
+        """Apply what has waited; return False if it does not continue the book."""
+        for change in sorted(self._waiting, key=lambda waiting: waiting["u"]):
+            if change["u"] > book.last_update_id:
+                if not _follows(book, change):
+                    return False
+                self._apply(book, change)
+        return True
+
+    def _apply(self, book: Book, change: Change) -> None:
+        book.apply(change["u"], _levels(change["b"]), _levels(change["a"]))
+        self._event_us = change["E"] * _MILLISECOND
+        second = change["E"] // 1000
+        if second > self._shown_second and book is self._book and self.is_whole:
+            self._shown_second = second
+            self._show(book, change)
+
+    def _show(self, book: Book, change: Change) -> None:
+        bids, asks = book.best()
+        shown = {"e": "depthUpdate", "E": change["E"], "s": self.symbol, "u": change["u"]}
+        if "T" in change:
+            shown["T"] = change["T"]
+        payload = orjson.dumps(shown | {"b": bids, "a": asks})
+        self._say(f"{self.symbol.lower()}@{SHOWN}", payload)
+        if bids and asks and (bids[-1][0] < self._lowest or asks[-1][0] > self._highest):
+            # What lies beyond the snapshot is known only where it changed.
+            self._lowest, self._highest = -math.inf, math.inf
+            self._request()
+
+    def _lose(self, cause: str) -> None:
+        self._gap_from, self._cause = self._event_us, cause
+        self._tell(None)
+
+    def _find(self, cause: str) -> None:
+        self._cause = cause
+        self._tell(max(self._event_us, self._gap_from or 0))
+        self._gap_from = None
+
+    def _tell(self, until: int | None) -> None:
+        gap = {
+            "event": "gap",
+            "symbol": self.symbol,
+            "cause": self._cause,
+            "gap_from": self._gap_from,
+            "gap_until": until,
+        }
+        self._say(RECORDER, orjson.dumps(gap))
+
+    def _request(self) -> None:
+        if not self._is_asking:
+            self._is_asking = True
+            self._ask(self)
+
+
+def _follows(book: Book, change: Change) -> bool:
+    return book.follows(change["U"], change["u"], change.get("pu"))
+
+
+def _levels(levels: Sequence[Sequence[str]]) -> list[tuple[float, float]]:
+    return [(float(price), float(quantity)) for price, quantity in levels]

@@ -1,0 +1,71 @@
+"""Closed candles that the streams did not bring, as the recorder finds them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from ingest.kinds import INTERVALS_US
+
+# Time of the exchange after which a candle that closed is missing.
+PATIENCE_MS = 3_000
+
+
+class LiveCandles:
+    """Watches that every closed candle comes.
+
+    Parameters
+    ----------
+    ask : callable
+        Called with symbol, interval and the open times (milliseconds, closed, open) of candles
+        that have closed and did not come.
+    """
+
+    def __init__(self, ask: Callable[[str, str, int, int], None]) -> None:
+        self._ask = ask
+        # Open time of the first candle that has not come closed.
+        self._expected: dict[tuple[str, str], int] = {}
+        self._closed: dict[tuple[str, str], set[int]] = {}
+        self._asked: set[tuple[str, str]] = set()
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Take a message of a stream of candles.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If it is none.
+        """
+        candle = message["k"]
+        key = message["s"], candle["i"]
+        opened = candle["t"]
+        expected = self._expected.setdefault(key, opened)
+        if candle["x"] and opened >= expected:
+            self._closed.setdefault(key, set()).add(opened)
+            self.have(*key, expected)
+        expected = self._expected[key]
+        if opened > expected and (candle["x"] or message["E"] - opened > PATIENCE_MS):
+            self._request(key, expected, opened)
+
+    def answer(self, symbol: str, interval: str, until: int) -> None:
+        """Be told that what was asked for is there, or nowhere."""
+        self._asked.discard((symbol, interval))
+        self.have(symbol, interval, until)
+
+    def have(self, symbol: str, interval: str, until: int) -> None:
+        """Be told that the candles opened before ``until`` (milliseconds) are there."""
+        key = symbol, interval
+        step = INTERVALS_US[interval] // 1000
+        until = max(until, self._expected.get(key, until))
+        closed = self._closed.setdefault(key, set())
+        while until in closed:
+            closed.remove(until)
+            until += step
+        self._expected[key] = until
+
+    def fail(self, symbol: str, interval: str) -> None:
+        """Be told that they could not be had; the next message asks again."""
+        self._asked.discard((symbol, interval))
+
+    def _request(self, key: tuple[str, str], start: int, end: int) -> None:
+        if key not in self._asked:
+            self._asked.add(key)
+            self._ask(*key, start, end)
