@@ -38,8 +38,8 @@ docs: $(STAMP) ## write the reference pages in docs/reference
 ui: $(STAMP) ## open Dagster on 127.0.0.1
 	@$(BIN)/tapehouse ui
 
-bench-ml: $(STAMP) ## training and scoring in the warehouse, beside LightGBM and ONNX Runtime alone
-	@env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_ml.py
+bench-ml: $(STAMP) ## training and scoring in the warehouse, beside LightGBM and ONNX Runtime alone (ROWS=5300000)
+	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/bench_ml.py $(ROWS)
 
 bench-features: $(STAMP) ## speed and memory of the feature families, beside polars, pandas, TA-Lib and a bare GROUP BY
 	@for name in features alpha158 qlib orderflow refresh; do env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_$$name.py || exit 1; done

@@ -1,9 +1,14 @@
 """What a training query gives: described in the warehouse, fetched as matrices."""
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 import duckdb
 import numpy as np
@@ -20,7 +25,10 @@ NUMBERS = {
 }
 NUMERIC = NUMBERS | {"BOOLEAN"}
 MOST_CLASSES = 1000
-BATCH_ROWS = 100_000
+BATCH_ROWS = 20_000
+# What tables may hold of DuckDB's memory while one is fetched.
+CACHE_BYTES = 128_000_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ class Rows:
     series : numpy.ndarray
         Shape (n,): rows of the same number are one series.
     keys : pyarrow.Table
-        The key columns.
+        The key columns. Times, series and keys are empty where they were not asked for.
     """
 
     features: Float32
@@ -253,43 +261,96 @@ def _relation(
     return f"(select {', '.join(columns)} from ({sql}) where {wanted} and {is_known})"
 
 
-def fetch(connection: duckdb.DuckDBPyConnection, data: Data, where: str) -> Rows:
-    """Return the rows of a condition, batch by batch into one matrix, nothing held twice."""
+def fetch(
+    connection: duckdb.DuckDBPyConnection,
+    data: Data,
+    where: str,
+    *,
+    with_times: bool = False,
+    with_keys: bool = False,
+) -> Rows:
+    """Return the rows of a condition, batch by batch into one matrix, nothing held twice.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        The warehouse.
+    data : Data
+        From `describe`.
+    where : str
+        A condition on the columns of its relation.
+    with_times, with_keys : bool
+        Whether to fetch times and series, and the key columns.
+    """
     source = f"from {data.relation} as rows_ where {where}"
     count = connection.execute(f"select count(*) {source}").fetchall()[0][0]
-    keys = [quote(column) for column in data.keys]
+    keys = data.keys if with_keys else ()
+    asked = {"hash": "row_hash_", "label": "label_value"} | (TIMES if with_times else {})
     columns = [
-        *map(quote, data.features),
-        "label_value",
-        "row_hash_",
-        "coalesce(epoch_us(label_start_at), 0) as start_us_",
-        "coalesce(epoch_us(label_end_at), 0) as end_us_",
-        "series_",
-        *keys,
+        *(f"coalesce({quote(feature)}, 'nan'::float)" for feature in data.features),
+        *asked.values(),
+        *map(quote, keys),
     ]
-    features = np.empty((count, len(data.features)), dtype=np.float32, order="F")
-    others: list[pyarrow.RecordBatch] = []
+    width = len(data.features)
+    features = np.empty((count, width), dtype=np.float32, order="F")
+    numbers = {name: np.empty(count, dtype=np.int64) for name in asked}
+    numbers["label"] = numbers["label"].view(np.float64)
+    named: list[pyarrow.RecordBatch] = []
     filled = 0
     reader = connection.sql(f"select {', '.join(columns)} {source}").to_arrow_reader(BATCH_ROWS)
     for batch in reader:
         rows = slice(filled, filled + batch.num_rows)
-        for position in range(len(data.features)):
-            features[rows, position] = batch.column(position).to_numpy(zero_copy_only=False)
+        for position in range(width):
+            features[rows, position] = batch.column(position).to_numpy()
+        for position, values in enumerate(numbers.values(), start=width):
+            values[rows] = batch.column(position).to_numpy().view(values.dtype)
+        if keys:
+            # A column of a batch keeps all of its columns in memory; what is taken is a copy.
+            named.append(batch.select(keys).take(pyarrow.array(np.arange(batch.num_rows))))
         filled += batch.num_rows
-        others.append(batch.select(batch.schema.names[len(data.features) :]))
-    table = pyarrow.Table.from_batches(others, schema=others[0].schema if others else None)
-    order = np.argsort(table["row_hash_"].to_numpy(), kind="stable")
-    for position in range(len(data.features)):
-        features[:, position] = features[order, position]
-    table = table.take(order)
-    return Rows(
-        features,
-        table["label_value"].to_numpy().astype(np.float64),
-        table["start_us_"].to_numpy(),
-        table["end_us_"].to_numpy(),
-        table["series_"].to_numpy().view(np.int64),
-        table.select(list(data.keys)),
-    )
+        if filled < count:
+            release_cache(connection)
+    order = np.argsort(numbers["hash"].view(np.uint64), kind="stable")
+    in_threads(partial(_reorder, features, order), range(width))
+    start, end, series = (numbers[name][order] if with_times else NONE for name in TIMES)
+    table = pyarrow.Table.from_batches(named).take(order) if named else pyarrow.table({})
+    return Rows(features, numbers["label"][order], start, end, series, table)
+
+
+NONE: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+TIMES = {
+    "start": "coalesce(epoch_us(label_start_at), 0)",
+    "end": "coalesce(epoch_us(label_end_at), 0)",
+    "series": "series_",
+}
+
+
+def _reorder(features: Float32, order: npt.NDArray[np.int64], position: int) -> None:
+    features[:, position] = features[:, position].take(order)
+
+
+def in_threads(work: Callable[[int], T], positions: Iterable[int]) -> list[T]:
+    """Return what a function that leaves Python's lock gives of each position, on all cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(work, positions))
+
+
+def release_cache(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give back what DuckDB keeps of tables in memory, while a query is being read.
+
+    A table that is read once would otherwise stay beside the matrix made of it. DuckDB has no
+    statement for it, but before it refuses a memory limit below what queries hold at the moment,
+    it has given back all else; the limit stays.
+    """
+    with connection.cursor() as other:
+        ((used, limit),) = other.execute(
+            "select sum(memory_usage_bytes) filter (tag = 'BASE_TABLE'), "
+            "current_setting('memory_limit') from duckdb_memory()"
+        ).fetchall()
+        if used > CACHE_BYTES:
+            with suppress(duckdb.OutOfMemoryException):
+                # Where nothing is held, the limit is lowered and must be as before.
+                other.execute(f"set memory_limit = '1KB'; set memory_limit = '{limit}'")
 
 
 def quote(column: str) -> str:

@@ -1,23 +1,48 @@
 """What the verbs say of a version beside its training: features, attributions, calibration."""
 
+from dataclasses import dataclass
+
 import duckdb
 import numpy as np
-import numpy.typing as npt
 
 from ml import calibration
-from ml.data import Data, Rows, quote
+from ml.data import Data, in_threads
 from ml.explanation import Explainer
+from ml.trainers import Float32, Float64
+
+Figures = list[float | int | None]
 
 # Rows of the validation part whose attributions make the global ones.
 EXPLAINED_ROWS = 2_000
+
+
+@dataclass(frozen=True)
+class Told:
+    """What training leaves behind of its rows, which are not kept.
+
+    Parameters
+    ----------
+    statistics : list of list
+        Of the features of the training part, from `statistics`.
+    rows : numpy.ndarray
+        Shape (m, k), float32: some rows of the validation part.
+    labels : numpy.ndarray
+        Shape (n,), float64: of the validation part.
+    predicted : numpy.ndarray
+        Shape (n, outputs): the probabilities of every class, or values, of the validation part.
+    """
+
+    statistics: list[Figures]
+    rows: Float32
+    labels: Float64
+    predicted: Float64
 
 
 def register(
     connection: duckdb.DuckDBPyConnection,
     key: tuple[str, str],
     data: Data,
-    validation: Rows,
-    predicted: npt.NDArray[np.float64],
+    told: Told,
     explain: Explainer,
 ) -> None:
     """Write ``registry.feature_info``, ``global_explanations`` and ``calibration`` of a version.
@@ -30,15 +55,19 @@ def register(
         Model name and version.
     data : Data
         What was learned from.
-    validation : Rows
-        The validation part, which explains and calibrates.
-    predicted : numpy.ndarray
-        Shape (n, outputs): the probabilities of every class, or values, of the validation part.
+    told : Told
+        Of both parts.
     explain : Explainer
         The model's, of `ml.explanation.explainer`.
     """
-    _register_features(connection, key, data)
-    found = np.abs(explain(validation.features[:EXPLAINED_ROWS])).mean(axis=0)
+    connection.executemany(
+        "insert into registry.feature_info values (?, ?, ?, ?, ?, ?, ?, ?, null, ?, null)",
+        [
+            [*key, feature, *figures]
+            for feature, figures in zip(data.features, told.statistics, strict=True)
+        ],
+    )
+    found = np.abs(explain(told.rows[:EXPLAINED_ROWS])).mean(axis=0)
     # Of two classes one score tells them apart: a feature counts as much for both.
     names = data.task.classes or (None,)
     attributions = np.broadcast_to(found, (len(names), found.shape[1]))
@@ -53,27 +82,35 @@ def register(
     if data.task.kind == "binary":
         connection.executemany(
             "insert into registry.calibration values (?, ?, ?, ?, ?)",
-            [[*key, *knot] for knot in calibration.fit(predicted[:, 1], validation.labels)],
+            [[*key, *knot] for knot in calibration.fit(told.predicted[:, 1], told.labels)],
         )
 
 
-def _register_features(
-    connection: duckdb.DuckDBPyConnection, key: tuple[str, str], data: Data
-) -> None:
-    statistics = "min(x), max(x), avg(x), median(x), stddev_samp(x)"
-    columns = ", ".join(map(quote, data.features))
-    connection.execute(
-        f"""
-        insert into registry.feature_info
-        with
-        training as (select {columns} from {data.relation} as rows_ where split_ = 'train'),
-        values_ as (
-            select * from training unpivot include nulls (x for input in ({columns}))
-        ),
-        finite as (select input, case when isfinite(x) then x::double end as x from values_)
-        select $name, $version, input, {statistics}, null, count(*) - count(x), null
-        from finite
-        group by input
-        """,
-        {"name": key[0], "version": key[1]},
-    )
+def statistics(features: Float32) -> list[Figures]:
+    """Return minimum, maximum, mean, median, standard deviation and missing values of columns.
+
+    Parameters
+    ----------
+    features : numpy.ndarray
+        Shape (n, k), float32, columns contiguous; what is not finite is missing.
+
+    Returns
+    -------
+    list of list
+        Per column, in order; None where a figure is not defined.
+    """
+
+    def of(position: int) -> Figures:
+        column = features[:, position]
+        known = column[np.isfinite(column)]
+        missing = len(column) - len(known)
+        if not len(known):
+            return [*[None] * 5, missing]
+        middle = [(len(known) - 1) // 2, len(known) // 2]
+        known.partition(middle)
+        deviation = float(known.std(dtype=np.float64, ddof=1)) if len(known) > 1 else None
+        median = float(known[middle].mean(dtype=np.float64))
+        mean = float(known.mean(dtype=np.float64))
+        return [float(known.min()), float(known.max()), mean, median, deviation, missing]
+
+    return in_threads(of, range(features.shape[1]))

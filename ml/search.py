@@ -1,4 +1,4 @@
-"""Search for hyper-parameters: every trial is judged on the validation part alone."""
+"""Search for hyper-parameters: no trial is judged on what it learned from, nor on a test."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import optuna
 
 from ml import metrics
 from ml.options import ENGINES, Options, Search, Space, defaults
-from ml.trainers import Fitted, Part, Task, TrainingError, trainer
+from ml.trainers import Fitted, Float64, Part, Task, TrainingError, trainer
 
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "VIZIER_DEFAULT": lambda seed: optuna.samplers.TPESampler(seed=seed),
@@ -61,13 +61,45 @@ class Trial:
     error: str | None = None
 
 
-# Part of training and of validation as a model type takes them.
+@dataclass(frozen=True)
+class Found:
+    """The best of all trials.
+
+    Parameters
+    ----------
+    chosen : Chosen
+        What it was trained with.
+    fitted : Fitted
+        The model.
+    predicted : numpy.ndarray
+        What it says of the validation part.
+    metrics : Mapping
+        On that part.
+    trials : list of Trial
+        All, in order.
+    best : int
+        Its index among them.
+    """
+
+    chosen: Chosen
+    fitted: Fitted
+    predicted: Float64
+    metrics: Mapping[str, float | None]
+    trials: list[Trial]
+    best: int
+
+
+# Part of training and of validation as an engine takes them.
 PartsOf = Callable[[str], tuple[Part, Part]]
 
 
-def find(
-    task: Task, parsed: Options, parts_of: PartsOf, seed: int
-) -> tuple[Chosen, Fitted, list[Trial], int]:
+def fit(task: Task, chosen: Chosen, parts_of: PartsOf, seed: int) -> Found:
+    """Return the only trial there is, of options that are known."""
+    fitted, predicted, trial = _try(task, chosen, parts_of, seed, {})
+    return Found(chosen, fitted, predicted, trial.metrics, [trial], 0)
+
+
+def find(task: Task, parsed: Options, parts_of: PartsOf, seed: int) -> Found:
     """Return the best of all trials; without a search, the only one.
 
     Parameters
@@ -81,11 +113,6 @@ def find(
     seed : int
         Of the sampler and of every trainer.
 
-    Returns
-    -------
-    tuple
-        What the best was trained with, the model, all trials in order, the index of the best.
-
     Raises
     ------
     TrainingError
@@ -93,8 +120,7 @@ def find(
     """
     if parsed.search is None:
         chosen = Chosen(parsed.model_type, parsed.engine, parsed.training)
-        fitted, trial = _try(task, chosen, parts_of, seed, {})
-        return chosen, fitted, [trial], 0
+        return fit(task, chosen, parts_of, seed)
 
     search = parsed.search
     higher = metrics.IS_BETTER_HIGHER[search.objective]
@@ -106,14 +132,14 @@ def find(
     for combination in grid:
         study.enqueue_trial(combination)
     trials: list[Trial] = []
-    best: tuple[float, int, Chosen, Fitted] | None = None
+    best: tuple[float, int, Chosen, Fitted, Float64] | None = None
     deadline = time.monotonic() + search.budget_s
     wanted = min(search.trials, len(grid) or search.trials)
     while len(trials) < wanted and time.monotonic() < deadline:
         asked = study.ask()
         chosen, tried = _suggest(parsed, search, asked)
         try:
-            fitted, trial = _try(task, chosen, parts_of, seed, tried)
+            fitted, predicted, trial = _try(task, chosen, parts_of, seed, tried)
         except (ValueError, ArithmeticError) as error:
             trials.append(Trial(tried, error=str(error)))
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
@@ -125,13 +151,14 @@ def find(
             continue
         study.tell(asked, value)
         if best is None or (value > best[0] if higher else value < best[0]):
-            best = value, len(trials) - 1, chosen, fitted
+            best = value, len(trials) - 1, chosen, fitted, predicted
     if best is None:
         reasons = sorted({trial.error or "no finite metric" for trial in trials})
         raise TrainingError(
             f"none of {len(trials)} trials gave a model: {'; '.join(reasons) or 'no time'}"
         )
-    return best[2], best[3], trials, best[1]
+    _, number, chosen, fitted, predicted = best
+    return Found(chosen, fitted, predicted, trials[number].metrics, trials, number)
 
 
 def _grid(search: Search) -> list[dict[str, int]]:
@@ -179,9 +206,10 @@ def _value(trial: optuna.Trial, name: str, space: Space) -> Any:
 
 def _try(
     task: Task, chosen: Chosen, parts_of: PartsOf, seed: int, tried: Mapping[str, Any]
-) -> tuple[Fitted, Trial]:
+) -> tuple[Fitted, Float64, Trial]:
     training, validation = parts_of(chosen.engine)
     fitted = trainer(chosen.engine).fit(task, training, validation, chosen.options, seed)
-    found = metrics.evaluate(task, validation.labels, fitted.predict(validation.matrix))
+    predicted = fitted.predict(validation.matrix)
+    found = metrics.evaluate(task, validation.labels, predicted)
     kept = fitted.rounds[fitted.best_round - 1]
-    return fitted, Trial(tried, found, kept.loss, kept.eval_loss)
+    return fitted, predicted, Trial(tried, found, kept.loss, kept.eval_loss)

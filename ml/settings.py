@@ -57,6 +57,11 @@ class Settings:
     time_decay: float = 1
 
     @property
+    def weighs_by_time(self) -> bool:
+        """Whether the weight of a row depends on when its label was decided."""
+        return self.weight_by_uniqueness or self.time_decay != 1
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """Columns that the settings name, none of them a feature, each once."""
         named = (

@@ -13,8 +13,8 @@ import pyarrow
 from ml import (
     explanation,
     inspection,
+    learning,
     lifecycle,
-    metrics,
     onnx_export,
     onnx_model,
     options,
@@ -24,13 +24,11 @@ from ml import (
     transform,
     trees,
     walk_forward,
-    weights,
 )
-from ml.data import Data, Rows, describe, fetch
-from ml.trainers import Fitted, Float32, Float64, Part, trainer
+from ml.data import describe
+from ml.trainers import Fitted, Float32, Float64, trainer
 
 PARITY_TOLERANCE = 1e-6
-PARITY_ROWS = 10_000
 STORED_ROWS = 100
 
 
@@ -95,11 +93,8 @@ def train(
         connection.execute("rollback")
         return {"status": "unchanged", "model_version": version}
 
-    training = fetch(connection, data, "split_ = 'train'")
-    validation = fetch(connection, data, "split_ = 'validation'")
-    prepared = _Prepared(data, training, validation, parsed, own)
-    chosen, fitted, trials, best_trial = search.find(data.task, parsed, prepared.parts, own.seed)
-    transformed = prepared.transform(chosen.engine)
+    learned = learning.learn(connection, data, parsed, own)
+    chosen, fitted, transformed = learned.chosen, learned.fitted, learned.transform
     onnx = onnx_export.export(
         fitted.body,
         data.task,
@@ -107,11 +102,9 @@ def train(
         labels=data.label_type,
         transform=transformed,
     )
-    sample = _parity_sample(fitted, transformed, onnx, validation.features, own.seed)
+    sample = _parity_sample(fitted, transformed, onnx, learned.told.rows, own.seed)
     sha256 = registry.write_model_file(database, onnx).stem
     folds = walk_forward.run(connection, data, parsed, own, chosen)
-    predicted = fitted.predict(prepared.parts(chosen.engine)[1].matrix)
-    judged = metrics.evaluate(data.task, validation.labels, predicted)
     kept = fitted.rounds[fitted.best_round - 1]
     losses = {"train": kept.loss, "validation": kept.eval_loss}
     row = inputs | {
@@ -131,7 +124,7 @@ def train(
         "git_revision": git_revision,
         "trainer": trainer(chosen.engine).version(),
         "metrics": json.dumps(
-            {"iterations": fitted.best_round, "loss": losses, "validation": judged}
+            {"iterations": fitted.best_round, "loss": losses, "validation": learned.metrics}
         ),
         "onnx": onnx,
         "onnx_sha256": sha256,
@@ -145,7 +138,7 @@ def train(
         key = (name, sha256[:16])
         origins = transformed.origins if transformed else range(len(data.features))
         _register_rounds(connection, key, fitted, chosen.options.get("learn_rate"))
-        _register_trials(connection, key, trials, best_trial)
+        _register_trials(connection, key, learned.trials, learned.best)
         if isinstance(fitted.body, trees.Trees):
             _register_importance(connection, key, fitted.body, data.features, origins)
             if transformed is None:
@@ -158,62 +151,19 @@ def train(
             graph=transformed.onnx if transformed else None,
             origins=[position + 1 for position in origins] if transformed else None,
         )
-        inspection.register(connection, key, data, validation, predicted, explain)
+        inspection.register(connection, key, data, learned.told, explain)
     lifecycle.enter(connection, name, sha256[:16], promotion=own.promotion)
     connection.execute("commit")
     return {
         "status": "trained",
         "model_version": sha256[:16],
         "model_type": chosen.model_type,
-        "trials": len(trials),
+        "trials": len(learned.trials),
         "iterations": fitted.best_round,
         "loss": losses,
         "train_rows": data.rows["train"],
         "validation_rows": data.rows["validation"],
     }
-
-
-class _Prepared:
-    """The parts as each engine takes them: two transforms at most, each made when asked for."""
-
-    def __init__(
-        self,
-        data: Data,
-        training: Rows,
-        validation: Rows,
-        parsed: options.Options,
-        own: settings.Settings,
-    ) -> None:
-        self._data, self._training, self._validation = data, training, validation
-        self._calls = transform.parse(own.transform or {}, data.features)
-        self._weights = weights.of_rows(training, data.task, parsed, own)
-        self._transforms: dict[bool, transform.Transform | None] = {}
-        self._parts: dict[bool, tuple[Part, Part]] = {}
-
-    def transform(self, engine: str) -> transform.Transform | None:
-        """Return the transform of an engine."""
-        standardize = engine in transform.STANDARDIZED
-        if standardize not in self._transforms:
-            self._transforms[standardize] = transform.fit(
-                self._training.features, self._data.features, self._calls, standardize=standardize
-            )
-        return self._transforms[standardize]
-
-    def parts(self, engine: str) -> tuple[Part, Part]:
-        """Return the parts of training and validation as an engine takes them."""
-        standardize = engine in transform.STANDARDIZED
-        if standardize not in self._parts:
-            fitted = self.transform(engine)
-            graph = fitted.onnx if fitted else None
-            self._parts[standardize] = (
-                Part(
-                    transform.apply(graph, self._training.features),
-                    self._training.labels,
-                    self._weights,
-                ),
-                Part(transform.apply(graph, self._validation.features), self._validation.labels),
-            )
-        return self._parts[standardize]
 
 
 def _version_with(
@@ -243,12 +193,11 @@ def _parity_sample(
     fitted: Fitted,
     transformed: transform.Transform | None,
     onnx: bytes,
-    validation: Float32,
+    real: Float32,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Hold the ONNX model against the trained one on real rows and on rows made of its edges."""
     generator = np.random.default_rng(seed)
-    real = np.ascontiguousarray(validation[:PARITY_ROWS])
     if isinstance(fitted.body, trees.Trees) and transformed is None:
         edges = generator.choice(trees.edges(fitted.body), real.shape)
     else:

@@ -71,6 +71,27 @@ def run(
     """
     if settings.walk_forward is None:
         return []
+    done = []
+    for number, since, start, end in _spans(connection, data, settings):
+        done.append(_fold(connection, data, parsed, settings, chosen, number, (since, start, end)))
+    return done
+
+
+def parts_before(
+    connection: duckdb.DuckDBPyConnection, data: Data, settings: Settings
+) -> tuple[str, str]:
+    """Return conditions of rows to learn from and to judge by, all from before the first fold.
+
+    What chose the options of the folds' models must not lie in what they are tested on.
+    """
+    _, since, start, _ = _spans(connection, data, settings)[0]
+    return _parts(since, start, settings)
+
+
+def _spans(
+    connection: duckdb.DuckDBPyConnection, data: Data, settings: Settings
+) -> list[tuple[int, datetime, datetime, datetime]]:
+    """Return of each fold its number, from when on it learns, and when its test starts and ends."""
     folds = connection.execute(
         f"select fold_, min(label_start_at), max(label_start_at) from {data.relation} "
         "where fold_ is not null group by fold_ order by 2"
@@ -81,11 +102,11 @@ def run(
         0
     ]
     length = folds[0][1] - first_at
-    done = []
-    for number, start, end in folds:
-        since = start - length if settings.walk_forward == "sliding" else first_at
-        done.append(_fold(connection, data, parsed, settings, chosen, number, (since, start, end)))
-    return done
+    is_sliding = settings.walk_forward == "sliding"
+    return [
+        (int(number), start - length if is_sliding else first_at, start, end)
+        for number, start, end in folds
+    ]
 
 
 def _fold(
@@ -98,16 +119,15 @@ def _fold(
     times: tuple[datetime, datetime, datetime],
 ) -> Fold:
     since, start, end = times
-    embargo = timedelta(minutes=settings.embargo_minutes)
-    cut = since + (start - since) * (1 - VALIDATION_SHARE)
-    learned = fetch(connection, data, _between(since, cut - embargo))
-    judged = fetch(connection, data, _between(cut, start - embargo))
+    learned, judged = (
+        fetch(connection, data, part, with_times=True) for part in _parts(since, start, settings)
+    )
     if not len(learned.labels) or not len(judged.labels):
         raise TrainingError(
             f"fold {number} has {len(learned.labels):,} rows to learn from and "
             f"{len(judged.labels):,} to stop by, before {start}: start the folds later"
         )
-    tested = fetch(connection, data, f"fold_ = {int(number)}")
+    tested = fetch(connection, data, f"fold_ = {number}", with_keys=True)
     prepared = transform.fit(
         learned.features,
         data.features,
@@ -136,6 +156,12 @@ def _fold(
         tested.keys,
         np.asarray(predicted),
     )
+
+
+def _parts(since: datetime, start: datetime, settings: Settings) -> tuple[str, str]:
+    embargo = timedelta(minutes=settings.embargo_minutes)
+    cut = since + (start - since) * (1 - VALIDATION_SHARE)
+    return _between(since, cut - embargo), _between(cut, start - embargo)
 
 
 def _between(since: datetime, until: datetime) -> str:

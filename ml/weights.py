@@ -105,7 +105,7 @@ def by_class(
 def of_rows(rows: Rows, task: Task, parsed: Options, settings: Settings) -> Float64 | None:
     """Return the weight of each training row, mean 1; None where all count alike."""
     factors = [by_class(rows.labels, task, parsed.class_weights)]
-    if settings.weight_by_uniqueness or settings.time_decay != 1:
+    if settings.weighs_by_time:
         unique = uniqueness(rows.start, rows.end, rows.series)
         if settings.weight_by_uniqueness:
             factors.append(unique)

@@ -374,3 +374,29 @@ def test_out_of_fold_predictions_are_those_of_the_model_trained_by_hand(
     ).fetchall()[0]
     assert difference[0] <= 1e-6
     assert difference[1] > 100
+
+
+def test_trials_of_a_model_that_walks_forward_never_see_a_fold(
+    edge: duckdb.DuckDBPyConnection,
+) -> None:
+    """Labels turned round from the first fold on, validation included, choose the same options."""
+    settings = FOLDS | {"walk_forward": "expanding"}
+    given = {"num_trials": 4, "l2_reg": "HPARAM_RANGE(0.01, 1000)"}
+    edge.execute("create or replace temp table whole as from ds_order_flow")
+    for name in ("ml_tried", "ml_tried_again"):
+        train(edge, name, "LOGISTIC_REG", columns=FOLD_COLUMNS, settings=settings, **given)
+        edge.execute("update ds_order_flow set is_up_5 = not is_up_5 where fold is not null")
+    edge.execute("create or replace table ds_order_flow as from whole")
+    trials = [
+        edge.execute(
+            "select hyperparameters, hparam_tuning_evaluation_metrics, is_optimal "
+            "from registry.trials where model_name = ? order by trial_id",
+            [name],
+        ).fetchall()
+        for name in ("ml_tried", "ml_tried_again")
+    ]
+    assert len(trials[0]) == 4
+    assert trials[0] == trials[1]
+    areas = [metrics(edge, name)["roc_auc"] for name in ("ml_tried", "ml_tried_again")]
+    assert areas[0] > 0.6
+    assert areas[1] < 0.4

@@ -89,7 +89,9 @@ def fit(
     text = booster.model_to_string(num_iteration=best)
 
     def predict(matrix: Float32) -> Float64:
-        found = np.asarray(booster.predict(matrix, num_iteration=best, num_threads=1))
+        found = np.asarray(
+            booster.predict(matrix, num_iteration=best, num_threads=_threads(matrix))
+        )
         if task.kind == "binary":
             return class_probabilities(found)
         return found.reshape(len(matrix), -1)
@@ -110,7 +112,7 @@ def parameters(task: Task, training: Part, options: Mapping[str, Any], seed: int
             # XGBoost's bagging draws before every tree; its trees are bounded by their depth alone.
             "bagging_freq": 1,
             "num_leaves": min(2**depth, 1024),
-            "num_threads": min(training.matrix.size // VALUES_PER_THREAD + 1, os.cpu_count() or 1),
+            "num_threads": _threads(training.matrix),
             "objective": objective,
             "metric": metric,
             "seed": seed,
@@ -120,6 +122,10 @@ def parameters(task: Task, training: Part, options: Mapping[str, Any], seed: int
         }
         | ({"num_class": task.outputs} if task.kind == "multiclass" else {})
     )
+
+
+def _threads(matrix: Float32) -> int:
+    return min(matrix.size // VALUES_PER_THREAD + 1, os.cpu_count() or 1)
 
 
 def _loss_of_nothing(task: Task, labels: Float64) -> float:
