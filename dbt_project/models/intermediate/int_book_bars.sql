@@ -125,6 +125,19 @@ final as (
             and bars.symbol = {{ name }}.symbol
             and bars.{{ number }} = {{ name }}.snapshot_number
     {% endfor %}
+    {# A bar in which the book was lost or found again is none, if that was known when the bar was. #}
+    where
+        not exists (
+            select 1
+            from {{ ref('stg_book_gaps') }} as gaps
+            where
+                bars.exchange = gaps.exchange
+                and bars.market = gaps.market
+                and bars.symbol = gaps.symbol
+                and bars.opened_at = {{ bar_opened_at('gaps.gap_at', 'bars.interval_minutes') }}
+                and bars.available_at >= gaps.available_at
+        )
+
 )
 
 select * from final
