@@ -32,7 +32,7 @@ def dbt(
     runs beside it, so that one parse, some seven seconds, does for all warehouses of a name.
     """
     target = database.parent / "target"
-    target.mkdir(exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     settings = [arguments[at + 1] for at, word in enumerate(arguments) if word in PARSING]
     key = "\n".join([str(project), database.name, *settings])
     parsed = PARSED / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.msgpack"
