@@ -188,7 +188,7 @@ def gates(connection: duckdb.DuckDBPyConnection, candidate: Version) -> list[Gat
     do better on the validation part than a guess without features; where the champion was judged
     on the same rows, no worse than that; and no verdict of the backtest may be against it.
     """
-    found = [_whole(connection, candidate), _better_than_nothing(candidate)]
+    found = [whole(connection, candidate), _better_than_nothing(candidate)]
     champion = next(
         (entry for entry in versions(connection, candidate.name) if entry.stage == "champion"), None
     )
@@ -197,7 +197,8 @@ def gates(connection: duckdb.DuckDBPyConnection, candidate: Version) -> list[Gat
     return [*found, *_verdict(connection, candidate)]
 
 
-def _whole(connection: duckdb.DuckDBPyConnection, candidate: Version) -> Gate:
+def whole(connection: duckdb.DuckDBPyConnection, candidate: Version) -> Gate:
+    """Return whether a version's file has its hash and says of the parity sample what it said."""
     onnx, sha256, sample = connection.execute(
         "select onnx, onnx_sha256, parity_sample from registry.models "
         "where model_name = ? and model_version = ? order by registered_at desc limit 1",

@@ -1,8 +1,8 @@
 """A small dbt project with this project's macros, compiled for BigQuery without an account.
 
-As a program: directory, names of models that must be refused. Prints JSON: ``compiled``, the SQL of
-every model, ``statements``, the CREATE MODEL of every `ml_model` that is not to be refused, and
-``refused``, the message for each of the others.
+As a program: directory, variables, names of models that must be refused. Prints JSON: ``compiled``,
+the SQL of every model, ``statements``, the CREATE MODEL of every `ml_model` that is not to be
+refused, and ``refused``, the message for each of the others.
 """
 
 import io
@@ -32,10 +32,10 @@ def write_project(directory: Path, models: Mapping[str, str]) -> None:
         (directory / "models" / f"{name}.sql").write_text(sql)
 
 
-def compiled(directory: Path, refused: Sequence[str]) -> dict[str, Any]:
-    """Compile a project in a process of its own."""
+def compiled(directory: Path, refused: Sequence[str] = (), *, variables: str = "{}") -> Any:
+    """Compile a project in a process of its own, with dbt's variables as text."""
     done = subprocess.run(
-        [sys.executable, __file__, str(directory), *refused],
+        [sys.executable, __file__, str(directory), variables, *refused],
         env=os.environ
         | {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"},
         capture_output=True,
@@ -43,11 +43,10 @@ def compiled(directory: Path, refused: Sequence[str]) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(directory: Path, refused: list[str]) -> None:
+def main(directory: Path, variables: str, refused: list[str]) -> None:
     from dbt.cli.main import dbtRunner
 
     errors: list[str] = []
@@ -55,7 +54,7 @@ def main(directory: Path, refused: list[str]) -> None:
     options = [
         *("--quiet", "--target", "bigquery", "--project-dir", str(directory)),
         *("--profiles-dir", str(ROOT), "--target-path", str(directory / "target")),
-        *("--log-path", str(directory / "logs"), "--no-write-json"),
+        *("--log-path", str(directory / "logs"), "--no-write-json", "--vars", variables),
     ]
     # Nothing here may ask the warehouse: with introspection allowed a query would fail.
     parsed = dbt.invoke(["compile", "--no-populate-cache", *options])
@@ -95,4 +94,4 @@ def _statements(names: list[str], options: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -147,6 +147,9 @@ MODELS = {
             "version": "1",
             "features": ["flow", "noise"],
             "classes": ["false", "true"],
+            "feature_importance": [["flow", 12, 3.5, 1e-7], ["noise", 1, 0.25, 2.0]],
+            "global_explanations": [["true", "flow", 0.5], ["true", "noise", 0.01]],
+            "calibration": [["isotonic", 0.2, 0.1], ["isotonic", 0.8, 0.9], ["platt", 1.1, 0.0]],
         },
     ),
     "ml_imported_value": configured(
@@ -172,6 +175,11 @@ CLASSIFIERS = {
 # What BigQuery gives for an imported model is prediction alone; the rest is this project's SQL.
 IMPORTED = ("predict", "evaluate", "roc_curve", "confusion_matrix")
 OTHERS = {
+    "imported_importance": "{{ ml_feature_importance(ref('ml_imported')) }}",
+    "imported_global": "{{ ml_global_explain(ref('ml_imported')) }}",
+    "imported_calibrated": "{{ ml_calibrate(ref('ml_imported'), 'select 5e-1 as probability') }}",
+    "calibrated": "{{ ml_calibrate(ref('ml_logistic_reg'), 'select 5e-1 as probability', "
+    "fitted_on='select is_up_5 as is_true, flow as probability from rows_') }}",
     "trials": "{{ ml_trial_info(ref('ml_searched')) }}",
     "importance": "{{ ml_feature_importance(ref('ml_boosted_tree_classifier')) }}",
     "drift": "{{ ml_validate_data_drift('select * from rows_', "
@@ -436,6 +444,8 @@ def test_predictions_have_the_same_columns_trained_there_and_imported(
 def test_an_imported_model_is_judged_by_the_columns_that_bigquery_gives(
     analysis: dict[str, dict[str, Any]], verb: str
 ) -> None:
+    assert analysis["verb_imported_importance"] == analysis["verb_importance"]
+    assert analysis["verb_imported_calibrated"] == analysis["verb_calibrated"]
     own = analysis[f"verb_ml_imported_{verb}"]["columns"]
     given = analysis[f"verb_ml_boosted_tree_classifier_{verb}"]["columns"]
     assert own == given

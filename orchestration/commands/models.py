@@ -146,6 +146,44 @@ def rollback(name: Name, reason: Reason = "rolled back by hand") -> None:
     typer.echo(f"{name} {entry.version} is champion again")
 
 
+@app.command()
+def export(
+    names: Annotated[list[str], typer.Argument(help="The models, as ml_order_flow.")],
+    to: Annotated[str, typer.Option("--to", help="gs://bucket/folder", show_default=False)],
+    version: Annotated[
+        str | None, typer.Option("--version", help="First digits; without, the champion.")
+    ] = None,
+) -> None:
+    """Upload the ONNX files of models to Cloud Storage and print what dbt needs to import them.
+
+    Each file is checked first: that it is whole, and within the limits of BigQuery ML. What is
+    printed goes to `dbt build --target bigquery --vars "$(tapehouse models export …)"`.
+    STORAGE_EMULATOR_HOST is honoured.
+
+    Exit code 0: uploaded. 1: a check did not pass, there is no such version, or Cloud Storage
+    refused. 2: the command was not understood.
+    """
+    from ml import cloud_model, lifecycle
+
+    if version is not None and len(names) > 1:
+        raise typer.BadParameter("one model has the version", param_hint="--version")
+    with _reading() as connection:
+        entries = [lifecycle.find(connection, name, version) for name in names]
+        files = [cloud_model.check(connection, entry) for entry in entries]
+        facts = [cloud_model.describe(connection, entry) for entry in entries]
+    client = cloud_model.client()
+    for entry, content, told in zip(entries, files, facts, strict=True):
+        told["path"] = cloud_model.upload(
+            content,
+            name=entry.name,
+            sha256=entry.facts["onnx_sha256"],
+            to=to,
+            client=client,
+        )
+        typer.echo(f"{entry.name} {entry.version}: {told['path']}", err=True)
+    typer.echo(cloud_model.variable(dict(zip(names, facts, strict=True))))
+
+
 def _gate_rows(judged: Any) -> list[list[str]]:
     return [[gate.name, "yes" if gate.is_passed else "no", gate.finding] for gate in judged]
 

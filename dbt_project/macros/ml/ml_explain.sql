@@ -4,7 +4,7 @@
 
    Attributions are Shapley values in the unit of the score of the predicted label (log-odds, or the value of a regression): the baseline and
    all attributions add up to `prediction_value`, but for the approximation error of a network, relative to what the attributions add up to.
-   BigQuery gives none for an imported model. #}
+   BigQuery gives none for an imported model, which is said when that is asked. #}
 {% macro ml_explain_predict(model, query, top_k_features=5) -%}
     {{ return(adapter.dispatch('ml_explain_predict', 'tapehouse')(model, query, top_k_features)) }}
 {%- endmacro %}
@@ -64,5 +64,11 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_explain_predict(model, query, top_k_features) -%}
+    {%- if ml_imported(model) -%}
+        {{- exceptions.raise_compiler_error(
+            model.identifier ~ ' was imported: BigQuery explains no prediction of such a model. ml_global_explain and ml_feature_importance '
+            ~ 'answer out of the registry; single predictions are explained by the warehouse that trained it'
+        ) -}}
+    {%- endif -%}
     select * from ml.explain_predict(model {{ model }}, ({{ query }}), struct({{ top_k_features }} as top_k_features))
 {%- endmacro %}

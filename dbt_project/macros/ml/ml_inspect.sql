@@ -5,7 +5,9 @@
     {{ ml_recorded(model, 'training_info', 'training_run, iteration, loss, eval_loss, learning_rate, duration_ms') }}
 {%- endmacro %}
 
-{% macro bigquery__ml_training_info(model) %}select * from ml.training_info(model {{ model }}){% endmacro %}
+{% macro bigquery__ml_training_info(model) -%}
+    {{ default__ml_training_info(model) if ml_imported(model) else 'select * from ml.training_info(model ' ~ model ~ ')' }}
+{%- endmacro %}
 
 
 {# ML.TRIAL_INFO: one row per trial of the search for hyper-parameters. On DuckDB hyperparameters and metrics are JSON. #}
@@ -18,7 +20,9 @@
     ) }}
 {%- endmacro %}
 
-{% macro bigquery__ml_trial_info(model) %}select * from ml.trial_info(model {{ model }}){% endmacro %}
+{% macro bigquery__ml_trial_info(model) -%}
+    {{ default__ml_trial_info(model) if ml_imported(model) else 'select * from ml.trial_info(model ' ~ model ~ ')' }}
+{%- endmacro %}
 
 
 {# ML.FEATURE_INFO: one row per feature with what its training rows hold. #}
@@ -30,7 +34,9 @@
     ) }}
 {%- endmacro %}
 
-{% macro bigquery__ml_feature_info(model) %}select * from ml.feature_info(model {{ model }}){% endmacro %}
+{% macro bigquery__ml_feature_info(model) -%}
+    {{ default__ml_feature_info(model) if ml_imported(model) else 'select * from ml.feature_info(model ' ~ model ~ ')' }}
+{%- endmacro %}
 
 
 {# ML.FEATURE_IMPORTANCE: one row per feature; splits, mean gain and mean cover, as XGBoost counts them. #}
@@ -40,7 +46,9 @@
     {{ ml_recorded(model, 'feature_importance', 'feature, importance_weight, importance_gain, importance_cover') }}
 {%- endmacro %}
 
-{% macro bigquery__ml_feature_importance(model) %}select * from ml.feature_importance(model {{ model }}){% endmacro %}
+{% macro bigquery__ml_feature_importance(model) -%}
+    {{ default__ml_feature_importance(model) if ml_imported(model) else 'select * from ml.feature_importance(model ' ~ model ~ ')' }}
+{%- endmacro %}
 
 
 {# ML.GLOBAL_EXPLAIN: the mean absolute attribution of each feature over the validation rows, or of each feature to each class. On BigQuery the
@@ -62,13 +70,37 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_global_explain(model, class_level_explain) -%}
+    {%- if ml_imported(model) -%}{{ return(default__ml_global_explain(model, class_level_explain)) }}{%- endif -%}
     select * from ml.global_explain(model {{ model }}, struct({{ class_level_explain | lower }} as class_level_explain))
 {%- endmacro %}
 
 
-{# What a table of the registry holds of a model's active version. #}
-{% macro ml_recorded(model, table, columns) -%}
+{# What a table of the registry holds of a model's active version; on BigQuery of an imported one, out of what `tapehouse models export` printed. #}
+{% macro ml_recorded(model, table, columns) %}{{ return(adapter.dispatch('ml_recorded', 'tapehouse')(model, table, columns)) }}{% endmacro %}
+
+{% macro default__ml_recorded(model, table, columns) -%}
     select {{ columns }}
     from registry.{{ table }}
     where model_name = '{{ model.identifier }}' and model_version = (select model_version from {{ model }})
+{%- endmacro %}
+
+{% macro bigquery__ml_recorded(model, table, columns) -%}
+    {%- set types = {
+        'feature_importance': {'feature': 'string', 'importance_weight': 'float64', 'importance_gain': 'float64', 'importance_cover': 'float64'},
+        'global_explanations': {'class_name': 'string', 'feature': 'string', 'attribution': 'float64'},
+        'calibration': {'method': 'string', 'x': 'float64', 'y': 'float64'},
+    } -%}
+    {%- if table not in types -%}
+        {{- exceptions.raise_compiler_error(
+            model.identifier ~ ' was imported: BigQuery knows nothing of its ' ~ table ~ '; ask the warehouse that trained it'
+        ) -}}
+    {%- endif -%}
+    {%- set fields = [] -%}
+    {%- for name, type in types[table].items() -%}{%- do fields.append(name ~ ' ' ~ type) -%}{%- endfor -%}
+    {%- set rows = [] -%}
+    {%- for row in ml_imported(model).get(table, []) -%}
+        {%- do rows.append('(' ~ tojson(row)[1:-1] ~ ')') -%}
+    {%- endfor -%}
+    select {{ columns }}
+    from unnest(array<struct<{{ fields | join(', ') }}>>[{{ rows | join(', ') }}])
 {%- endmacro %}
