@@ -1,9 +1,12 @@
 """Closed candles that the streams did not bring, as the recorder finds them."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from ingest.kinds import INTERVALS_US
+from ingest.messages import NO_MESSAGE, message, parse
+from ingest.segments import Frame
 
 # Time of the exchange after which a candle that closed is missing.
 PATIENCE_MS = 3_000
@@ -25,6 +28,28 @@ class LiveCandles:
         self._expected: dict[tuple[str, str], int] = {}
         self._closed: dict[tuple[str, str], set[int]] = {}
         self._asked: set[tuple[str, str]] = set()
+
+    def remember(self, frames: Iterable[Frame]) -> None:
+        """Take what an earlier recording heard, in any order, before the first message."""
+        for frame in frames:
+            if "kline" in frame.stream:
+                with contextlib.suppress(*NO_MESSAGE):
+                    for _, row in parse(frame.stream, message(frame)):
+                        key, opened = (row["symbol"], row["interval"]), int(row["open_time"])
+                        _ = INTERVALS_US[row["interval"]]
+                        self._expected[key] = min(opened, self._expected.get(key, opened))
+                        if row["is_closed"]:
+                            self._closed.setdefault(key, set()).add(opened)
+
+    def resume(self) -> None:
+        """Expect the first candle that is missing from what was remembered."""
+        for key, expected in list(self._expected.items()):
+            self.have(*key, expected)
+
+    @property
+    def series(self) -> set[tuple[str, str]]:
+        """The symbols and intervals of which a closed candle is known."""
+        return {key for key, closed in self._closed.items() if closed}
 
     def take(self, message: dict[str, Any]) -> None:
         """Take a message of a stream of candles.

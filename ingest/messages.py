@@ -16,7 +16,8 @@ STREAM_KINDS: tuple[KindName, ...] = (
 # What the recorder itself has to say.
 RECORDER = "!recorder"
 _PARTIAL_DEPTH = re.compile(r"@depth(5|10|20)(@|$)")
-_NO_MESSAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+# What parsing raises where a message is not what it should be.
+NO_MESSAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 Row = dict[str, Any]
 
 
@@ -37,7 +38,7 @@ def rows(frames: Iterable[Frame]) -> Parsed:
     for frame in frames:
         try:
             parsed = list(parse(frame.stream, message(frame)))
-        except _NO_MESSAGE as error:
+        except NO_MESSAGE as error:
             bad.append((frame, f"cannot be read: {type(error).__name__}: {error}"))
             continue
         for kind, row in parsed:

@@ -24,17 +24,18 @@ from ingest.drain import drain
 from ingest.exchange import Exchange
 from ingest.live_books import SNAPSHOT_LEVELS, LiveBook
 from ingest.live_candles import LiveCandles
-from ingest.messages import RECORDER, message
+from ingest.messages import NO_MESSAGE, RECORDER, message
 from ingest.report import Failure, Report
 from ingest.segment_writer import SegmentWriter
-from ingest.segments import Cursor, Frame, SegmentReader, segments
+from ingest.segments import Frame, read_segment, segments
 from ingest.settings import Market, Settings
 
 CANDLES_AT_ONCE = 1000
 _EVERY_S = {"heartbeat": 10.0, "clock": 60.0, "open interest": 60.0}
 _RETRY_S = 5.0
 _LARGE_SKEW_US = 1_000_000
-_NO_MESSAGE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
+# So much of the log, if there is more, is searched for candles that did not come.
+_MEMORY_BYTES = 16_000_000
 _COMBINED = re.compile(r'\{\s*"stream"\s*:\s*"([^"]*)"')
 _log = logs.logger("recorder")
 
@@ -95,12 +96,15 @@ def record(
     """
     market = market or settings.market
     symbols = symbols or settings.symbols
-    addresses = stream_addresses(settings, market, symbols, intervals or settings.intervals)
+    intervals = intervals or settings.intervals
+    addresses = stream_addresses(settings, market, symbols, intervals)
     directory = settings.segments_directory / market
     check_room(settings)
     failures = []
     with SegmentWriter(directory) as writer:
-        recorder = _Recorder(settings, market, symbols, writer, clock, on_message, land_s)
+        recorder = _Recorder(
+            settings, market, symbols, intervals, writer, clock, on_message, land_s
+        )
         recorder.resume()
         try:
             asyncio.run(recorder.run(addresses, seconds, silence_s))
@@ -118,6 +122,7 @@ class _Recorder:
     settings: Settings
     market: Market
     symbols: Sequence[str]
+    intervals: Sequence[str]
     writer: SegmentWriter
     clock: Callable[[], int]
     on_message: Callable[[int], None] | None
@@ -140,16 +145,18 @@ class _Recorder:
     def resume(self) -> None:
         """Take up where the log ends: which candles it has, and since when it has nothing."""
         log = self.settings.segments_directory / self.market
-        last_us = None
-        for number in list(segments(log))[-2:]:
-            with SegmentReader(log, Cursor(number, 0)) as reader:
-                while frames := reader.read():
-                    last_us = frames[-1].received_at
-                    for frame in frames:
-                        if "@kline_" in frame.stream:
-                            with contextlib.suppress(*_NO_MESSAGE):
-                                self._candles.take(message(frame))
-        self._heard_until = last_us or self.clock()
+        wanted = {(symbol, interval) for symbol in self.symbols for interval in self.intervals}
+        heard_until: list[int] = []
+        read = 0
+        for number in reversed(segments(log)):
+            if read > _MEMORY_BYTES and wanted <= self._candles.series:
+                break
+            for frames in read_segment(log, number):
+                heard_until.append(frames[-1].received_at)
+                read += sum(len(frame.payload) for frame in frames)
+                self._candles.remember(frames)
+        self._candles.resume()
+        self._heard_until = max(heard_until, default=self.clock())
 
     async def run(self, addresses: Sequence[str], seconds: float | None, silence_s: float) -> None:
         """Listen until the time is over or a signal comes."""
@@ -205,7 +212,7 @@ class _Recorder:
                     health.GAPS.labels("book").inc()
             elif content.startswith("kline_"):
                 self._candles.take(message(frame))
-        except _NO_MESSAGE as error:
+        except NO_MESSAGE as error:
             health.BAD_FRAMES.labels("unreadable").inc()
             _log.warning("unreadable", stream=stream, error=str(error), length=len(text))
 
@@ -313,7 +320,7 @@ class _Recorder:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            if not isinstance(error, _NO_MESSAGE):
+            if not isinstance(error, NO_MESSAGE):
                 self._fail(error)
             else:
                 health.BAD_FRAMES.labels("answer").inc()

@@ -10,10 +10,12 @@ the body, then the body. Numbers are little-endian.
 """
 
 import contextlib
+import math
 import os
 import struct
 import time
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -96,11 +98,14 @@ class SegmentReader:
         The log, which may not exist yet.
     cursor : Cursor
         Where to go on; ``START`` is the oldest frame there is.
+    last : int, optional
+        Number of the last segment to read; without, there is always another.
     """
 
-    def __init__(self, directory: Path, cursor: Cursor = START) -> None:
+    def __init__(self, directory: Path, cursor: Cursor = START, *, last: int | None = None) -> None:
         self._directory = directory
         self._cursor = cursor
+        self._last = math.inf if last is None else last
         self._file: int | None = None
         self._content: memoryview | None = None
         self._seen_at_ns = self._changed_at_ns = -1
@@ -155,7 +160,8 @@ class SegmentReader:
         if changed_at_ns != self._changed_at_ns or self._seen_at_ns - changed_at_ns < _UNSETTLED_NS:
             self._changed_at_ns, self._seen_at_ns = changed_at_ns, time.time_ns()
             self._numbers = list(segments(self._directory))
-        later = (number for number in self._numbers if number > self._cursor.segment)
+        segment = self._cursor.segment
+        later = (number for number in self._numbers if segment < number <= self._last)
         return next(later, None)
 
     def _open(self, following: int | None) -> bool:
@@ -222,11 +228,17 @@ class SegmentReader:
         return len(content) - position
 
 
+def read_segment(directory: Path, number: int) -> Iterator[list[Frame]]:
+    """Yield the frames that one segment holds at present, some at a time."""
+    with SegmentReader(directory, Cursor(number, HEADER.size), last=number) as reader:
+        yield from iter(reader.read, [])
+
+
 def oldest_since(directory: Path, received_at: int) -> Cursor:
     """Return a place before every frame received since then (epoch microseconds)."""
     cursor = START
     for number in segments(directory):
-        with SegmentReader(directory, Cursor(number, HEADER.size)) as reader:
+        with SegmentReader(directory, Cursor(number, HEADER.size), last=number) as reader:
             first = reader.read(limit=1)
         if first and first[0].received_at >= received_at:
             break
