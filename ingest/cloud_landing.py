@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import BytesIO
+from typing import IO
 
 import duckdb
 import pyarrow as pa
@@ -118,7 +119,7 @@ class Staged:
         self._tables[name] = self._cloud.client.create_table(table)
         rows = in_order_of(schema, rows)
         try:
-            _load(self._cloud, table, rows)
+            load(self._cloud, table, rows)
         except BadRequest:
             # A load job takes all rows or none, and does not say which one is wrong.
             appended = append(self._cloud.writer, address, rows)
@@ -176,21 +177,33 @@ def _less(entry: Entry, refused: int) -> Entry:
     return replace(entry, row_count=row_count, reject_count=reject_count)
 
 
-def _load(cloud: BigQuery, table: bigquery.Table, rows: pa.Table) -> None:
+def parquet_job(
+    cloud: BigQuery,
+    table: bigquery.TableReference,
+    schema: Sequence[bigquery.SchemaField],
+    file: IO[bytes],
+    *,
+    job_id: str | None = None,
+) -> bigquery.LoadJob:
+    """Start a job that appends a Parquet file to a table, all of it or nothing."""
     lists = bigquery.ParquetOptions()
     lists.enable_list_inference = True
     config = bigquery.LoadJobConfig(
         source_format=bigquery.SourceFormat.PARQUET,
         write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
         create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-        schema=table.schema,
+        schema=schema,
         parquet_options=lists,
         labels=LABELS,
     )
+    # Without a size the client uploads in parts, which it can repeat.
+    return cloud.client.load_table_from_file(
+        file, table, rewind=True, job_id=job_id, job_config=config
+    )
+
+
+def load(cloud: BigQuery, table: bigquery.Table, rows: pa.Table) -> None:
+    """Append rows to a table by a load job of Parquet; all of them or, if it raises, none."""
     with BytesIO() as file:
         pq.write_table(rows, file, compression="zstd")
-        # Without a size the client uploads in parts, which it can repeat.
-        job = cloud.client.load_table_from_file(
-            file, table.reference, rewind=True, job_config=config
-        )
-        job.result()
+        parquet_job(cloud, table.reference, table.schema, file).result()

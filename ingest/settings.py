@@ -115,6 +115,14 @@ class Settings(BaseSettings):
         }
 
     @property
+    def place(self) -> str:
+        """Where raw rows land, for messages."""
+        if self.target == "duckdb":
+            return str(self.database)
+        project = f"{self.bigquery_project}." if self.bigquery_project else ""
+        return f"{project}{self.bigquery_raw_dataset} in BigQuery"
+
+    @property
     def models_directory(self) -> Path:
         """Directory of the model files, each named by its sha256."""
         return self.database.parent / "models"

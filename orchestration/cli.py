@@ -13,6 +13,8 @@ from orchestration.commands.score import score
 from orchestration.commands.serve_model import serve_model
 from orchestration.commands.simulate import simulate
 from orchestration.commands.status import status
+from orchestration.commands.sync import sync
+from orchestration.commands.target import Targeted
 from orchestration.commands.ui import ui
 
 PACKAGES = {"ingest", "ml", "serving", "orchestration"}
@@ -50,9 +52,10 @@ app.add_typer(ingest.app)
 app.add_typer(models.app)
 app.command()(land)
 app.command()(record)
-app.command()(score)
+app.command(cls=Targeted)(score)
 app.command()(serve_model)
 app.command()(simulate)
+app.command()(sync)
 app.command()(status)
 app.command()(ui)
 

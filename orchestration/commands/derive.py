@@ -24,7 +24,7 @@ def sentiment() -> None:
     settings = Settings()
     with progress("headlines") as on_step:
         report = score_headlines(settings, on_step=on_step)
-    show(report, settings.database)
+    show(report, settings)
 
 
 @app.command()
@@ -65,6 +65,6 @@ def garch(
             )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    show(report, settings.database)
+    show(report, settings)
     if report.failures:
         raise typer.Exit(1)

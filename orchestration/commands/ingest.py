@@ -230,7 +230,7 @@ def _ingest(
             )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    show(report, settings.database)
+    show(report, settings)
     if report.failures:
         raise typer.Exit(1)
 
@@ -263,6 +263,6 @@ def _ingest_files(
             )
     except (ValueError, FileNotFoundError) as error:
         raise typer.BadParameter(str(error)) from error
-    show(report, settings.database)
+    show(report, settings)
     if report.failures:
         raise typer.Exit(1)

@@ -43,7 +43,7 @@ def land(
 
     settings = Settings()
     if every is None:
-        show(drain(settings), settings.database)
+        show(drain(settings), settings)
         return
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

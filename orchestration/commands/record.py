@@ -54,6 +54,6 @@ def record(
             intervals=interval or (),
             land_s=land_every,
         )
-    show(report, settings.database)
+    show(report, settings)
     if report.failures or not report.row_count:
         raise typer.Exit(1)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ingest.report import OnStep, Report, Step
+from ingest.settings import Settings
 
 
 @contextmanager
@@ -32,10 +32,10 @@ def progress(kind: str) -> Iterator[OnStep]:
         yield on_step
 
 
-def show(report: Report, database: Path) -> None:
+def show(report: Report, settings: Settings) -> None:
     """Print what landed, series by series, and what could not be had."""
     table = Table(
-        title=f"Landed in {database}",
+        title=f"Landed in {settings.place}",
         title_justify="left",
         box=None,
         pad_edge=False,
