@@ -176,7 +176,7 @@ class BigQuery:
             query_parameters=parameters,
             default_dataset=f"{self.client.project}.{self.raw_dataset}",
         )
-        rows = self.client.query_and_wait(sql, job_config=config)
+        rows = self.client.query(sql, job_config=config).result()
         return rows.to_arrow(create_bqstorage_client=False)
 
     def batches(

@@ -14,7 +14,6 @@ from orchestration.commands.serve_model import serve_model
 from orchestration.commands.simulate import simulate
 from orchestration.commands.status import status
 from orchestration.commands.sync import sync
-from orchestration.commands.target import Targeted
 from orchestration.commands.ui import ui
 
 PACKAGES = {"ingest", "ml", "serving", "orchestration"}
@@ -52,7 +51,7 @@ app.add_typer(ingest.app)
 app.add_typer(models.app)
 app.command()(land)
 app.command()(record)
-app.command(cls=Targeted)(score)
+app.command()(score)
 app.command()(serve_model)
 app.command()(simulate)
 app.command()(sync)

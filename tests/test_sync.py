@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from cloud_fixtures import rows_of
+from typer.testing import CliRunner
 
 from ingest import warehouse
 from ingest.bigquery import BigQuery
@@ -14,6 +15,7 @@ from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
 from ingest.stores import CloudStore, FileStore
 from ingest.sync import sync
+from orchestration.cli import app
 
 DAY = datetime(2024, 1, 1, tzinfo=UTC)
 # Numbers at the edges of what prints, rounds and overflows differently.
@@ -77,11 +79,11 @@ def test_raw_rows_go_to_bigquery_and_back_and_are_the_same(
 
 
 def test_what_the_target_lacks_is_copied_and_what_it_has_stays(filled: Settings) -> None:
-    sync(filled, "bigquery")
+    sync(filled, "bigquery", tables=["trades"])
     cloud = BigQuery(filled)
     cloud.query("delete from trades where trade_id in (1, 3) and symbol = 'BTCUSDT'")
     cloud.query("insert into trades (symbol, transact_time) values ('ETHUSDT', '2024-01-02')")
-    trades = next(compared for compared in sync(filled, "bigquery") if compared.table == "trades")
+    (trades,) = sync(filled, "bigquery", tables=["trades"])
     assert (trades.copied, trades.missing) == (3, ())
     assert trades.extra == ((date(2024, 1, 2), "ETHUSDT"),)
     assert rows_of(filled, """
@@ -99,10 +101,19 @@ def test_only_the_days_and_tables_that_are_named_are_copied(filled: Settings) ->
         sync(filled, "bigquery", tables=["trade"])
 
 
+def test_the_command_shows_what_it_did(filled: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    done = CliRunner().invoke(app, ["sync", "--to", "bigquery", "--table", "trades"])
+    assert (done.exit_code, done.stdout.split()[-4:]) == (0, ["trades", "4", "20", "20"])
+    wrong = CliRunner().invoke(app, ["sync", "--to", "bigquery", "--table", "trade"])
+    assert wrong.exit_code == 2
+
+
 def test_both_engines_give_a_row_the_same_checksum(filled: Settings) -> None:
-    sync(filled, "bigquery")
+    names = ["trades", "books", "landings"]
+    sync(filled, "bigquery", tables=names)
     end = DAY + timedelta(days=9)
-    for name in ("trades", "books", "landings"):
+    for name in names:
         table = raw_tables()[name]
         here = FileStore(filled).digests(table, DAY, end)
         assert here

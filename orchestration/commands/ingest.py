@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from orchestration.commands.target import Target
+
 if TYPE_CHECKING:
     from ingest.history import SourceName
     from ingest.kinds import ExchangeKind, KindName
@@ -90,6 +92,7 @@ def klines(
     end: End = None,
     source: From = None,
     recheck: Recheck = False,
+    _target: Target = None,
 ) -> None:
     """Candles of one or several intervals."""
     _ingest(
@@ -109,6 +112,7 @@ def _history(kind: "ExchangeKind", help_text: str) -> None:
         end: End = None,
         source: From = None,
         recheck: Recheck = False,
+        _target: Target = None,
     ) -> None:
         _ingest(kind, paths, symbol, market, start, end, source, recheck=recheck)
 
@@ -128,6 +132,7 @@ def books(
     symbol: Symbols = None,
     market: MarketChoice = None,
     source: From = None,
+    _target: Target = None,
 ) -> None:
     """Order books: from files, or the present one over REST; the exchange keeps no history."""
     _ingest("books", paths, symbol, market, None, None, source)
@@ -141,6 +146,7 @@ def mark_prices(
     start: Start = None,
     end: End = None,
     source: From = None,
+    _target: Target = None,
 ) -> None:
     """Mark and index prices of USD-M futures: every minute over REST, or from files."""
     _ingest("mark_prices", paths, symbol, market, start, end, source)
@@ -153,6 +159,7 @@ def macro_bars(
         list[str] | None, typer.Option("--series", help="spx, dxy, gold or vix.")
     ] = None,
     interval: Intervals = None,
+    _target: Target = None,
 ) -> None:
     """Bars of indices and commodities, from files."""
     _ingest_files("macro_bars", paths, series, intervals=interval)
@@ -163,6 +170,7 @@ def news(
     paths: Files,
     provider: Providers = None,
     known_after: KnownAfter = None,
+    _target: Target = None,
 ) -> None:
     """Headlines, from files. `tapehouse derive sentiment` scores them."""
     _ingest_files("news", paths, provider, known_after=known_after)
@@ -173,6 +181,7 @@ def news_scores(
     paths: Files,
     provider: Providers = None,
     known_after: KnownAfter = None,
+    _target: Target = None,
 ) -> None:
     """Sentiment that you have computed, -1 to 1, from files."""
     _ingest_files("news_scores", paths, provider, known_after=known_after)
@@ -183,6 +192,7 @@ def garch_parameters(
     paths: Files,
     symbol: Symbols = None,
     market: MarketChoice = None,
+    _target: Target = None,
 ) -> None:
     """GARCH(1,1) parameters that you fitted, from files. `tapehouse derive garch` fits, too."""
     _ingest_files("garch_parameters", paths, symbol, market=market)

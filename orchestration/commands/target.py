@@ -2,10 +2,9 @@
 
 import os
 from enum import StrEnum
-from typing import Any
+from typing import Annotated
 
-import click
-from typer.core import TyperCommand, TyperOption
+import typer
 
 
 class Warehouse(StrEnum):
@@ -15,22 +14,14 @@ class Warehouse(StrEnum):
     bigquery = "bigquery"
 
 
-class Targeted(TyperCommand):
-    """A command that says, like dbt, which warehouse it works in."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params.append(
-            TyperOption(
-                param_decls=["--target"],
-                type=click.Choice([warehouse.value for warehouse in Warehouse]),
-                help="The warehouse to work in; TAPEHOUSE_TARGET by default.",
-                callback=_choose,
-                expose_value=False,
-            )
-        )
-
-
-def _choose(_context: click.Context, _option: click.Parameter, value: str | None) -> None:
+def _choose(value: Warehouse | None) -> None:
     if value:
-        os.environ["TAPEHOUSE_TARGET"] = value
+        os.environ["TAPEHOUSE_TARGET"] = value.value
+
+
+Target = Annotated[
+    Warehouse | None,
+    typer.Option(
+        "--target", callback=_choose, help="The warehouse, as dbt's; else TAPEHOUSE_TARGET."
+    ),
+]
