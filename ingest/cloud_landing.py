@@ -151,6 +151,8 @@ def dead_letters(
     name: str, rows: pa.Table, refused: Mapping[int, str]
 ) -> tuple[pa.Table, pa.Table]:
     """Part the rows of a raw table from those that BigQuery refused, as rows of raw_rejects."""
+    if not refused:
+        return rows, REJECTS_SCHEMA.empty_table()
     is_refused = pc.is_in(pa.array(range(rows.num_rows)), pa.array(refused, pa.int64()))
     bad = rows.filter(is_refused)
     with duckdb.connect(":memory:") as connection:

@@ -165,7 +165,13 @@ def land_frames(settings: Settings, tables: Mapping[str, pa.Table], progress: Pr
     ------
     ingest.warehouse.WarehouseBusyError
         If another process keeps the warehouse file.
+    ingest.bigquery.CloudError
+        If BigQuery, where that is the warehouse, did not take the rows.
     """
+    if settings.target == "bigquery":
+        from ingest import cloud_stream
+
+        return cloud_stream.land_stretch(settings, tables, progress)
     rejects = tables.get("raw_rejects", ())
     row_count = sum(len(rows) for rows in tables.values()) - len(rejects)
     timeout_s = settings.writer_timeout_s
@@ -188,6 +194,10 @@ def land_frames(settings: Settings, tables: Mapping[str, pa.Table], progress: Pr
 
 def landed_cursor(settings: Settings, log: str) -> Cursor:
     """Return the place up to which a log has landed."""
+    if settings.target == "bigquery":
+        from ingest import cloud_stream
+
+        return cloud_stream.landed_cursor(settings, log)
     if not settings.database.exists():
         return START
     with warehouse.writing(settings.database, timeout_s=settings.writer_timeout_s) as connection:

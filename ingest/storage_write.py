@@ -12,9 +12,9 @@ from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
 from ingest.bigquery import CloudError, path
 
 # A request may have 10 MB.
-_REQUEST_BYTES = 6_000_000
+REQUEST_BYTES = 6_000_000
 _REFUSED_AT_MOST = 1_000
-_AGAIN = Retry(
+AGAIN = Retry(
     predicate=if_exception_type(
         exceptions.TooManyRequests,
         exceptions.ServiceUnavailable,
@@ -89,7 +89,7 @@ class _Appending:
         self._stream = stream
         self._rows = rows
         self._offset = 0
-        count = max(1, int(_REQUEST_BYTES / max(1.0, rows.nbytes / max(1, rows.num_rows))))
+        count = max(1, int(REQUEST_BYTES / max(1.0, rows.nbytes / max(1, rows.num_rows))))
         starts = range(0, rows.num_rows, count)
         self._left = [list(range(start, min(start + count, rows.num_rows))) for start in starts]
 
@@ -97,7 +97,7 @@ class _Appending:
         """Append everything but the rows that BigQuery refuses."""
         while self._left:
             try:
-                _AGAIN(self._send)()
+                AGAIN(self._send)()
             except exceptions.InvalidArgument as error:
                 self._part(error)
 

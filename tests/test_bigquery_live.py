@@ -1,0 +1,161 @@
+"""Live landing in BigQuery by the Storage Write API, on a wire that fails and under kill -9."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from bigquery_emulator import Emulator
+from cloud_faults import Wire, faulty
+from cloud_fixtures import rows_of
+from google.cloud import bigquery
+
+from ingest import storage_write
+from ingest.bigquery import BigQuery
+from ingest.drain import drain
+from ingest.files import ingest_files
+from ingest.landing import Progress, land_frames
+from ingest.raw_tables import raw_tables
+from ingest.segment_writer import SegmentWriter
+from ingest.segments import START, Cursor, Frame
+from ingest.settings import PROJECT_ROOT, Settings
+
+NOW_US = int(datetime(2024, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000
+UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+
+
+def trade(number: int) -> Frame:
+    data = {
+        "e": "aggTrade", "s": "BTCUSDT", "a": number, "p": "1.5", "q": "2", "f": number,
+        "l": number, "T": 1_704_067_200_000 + number, "m": True,
+    }  # fmt: skip
+    stream = "btcusdt@aggTrade"
+    return Frame(NOW_US, stream, json.dumps({"stream": stream, "data": data}).encode())
+
+
+def record(settings: Settings, *numbers: int, garbled: bool = False) -> None:
+    with SegmentWriter(settings.segments_directory / "um") as log:
+        log.append_all([trade(number) for number in numbers])
+        if garbled:
+            log.append(Frame(NOW_US, "btcusdt@aggTrade", b"{"))
+
+
+def landed(settings: Settings) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Return the trades that are there, and rows and rejects that the ledger counts."""
+    trades = rows_of(settings, "select trade_id from trades order by trade_id")
+    counts = "select row_count, reject_count from log_landings order by landed_at"
+    return [number for (number,) in trades], rows_of(settings, counts)
+
+
+@pytest.fixture
+def wire(
+    cloud_settings: Settings, bigquery_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Wire]:
+    """A wire between the client and the emulator; retries wait for next to nothing."""
+    if os.environ["TAPEHOUSE_BIGQUERY_PROJECT"] != bigquery_emulator.project:
+        pytest.skip("faults are made in front of the emulator")
+    quick = storage_write.AGAIN.with_delay(initial=0.01, maximum=0.01)
+    monkeypatch.setattr(storage_write, "AGAIN", quick)
+    with faulty(bigquery_emulator) as wire:
+        for name, value in wire.environment.items():
+            monkeypatch.setenv(name, value)
+        yield wire
+
+
+def test_frames_land_once_also_while_the_log_grows(cloud_settings: Settings) -> None:
+    record(cloud_settings, 1, 2, garbled=True)
+    assert drain(cloud_settings).row_count == 2
+    assert drain(cloud_settings).row_count == 0
+    record(cloud_settings, 3)
+    drain(cloud_settings)
+    assert landed(cloud_settings) == ([1, 2, 3], [(2, 1), (1, 0)])
+    ((kind, reason),) = rows_of(cloud_settings, "select kind, reason from raw_rejects")
+    assert (kind, reason.split(":")[0]) == ("frames", "btcusdt@aggTrade")
+
+
+def test_landing_that_lost_a_race_does_nothing(cloud_settings: Settings) -> None:
+    record(cloud_settings, 1)
+    drain(cloud_settings)
+    assert not land_frames(cloud_settings, {}, Progress("um", START, Cursor(9, 9), 0))
+    assert landed(cloud_settings) == ([1], [(1, 0)])
+
+
+@pytest.mark.parametrize("fault", ["refused", "lost"])
+def test_requests_that_fail_are_repeated_and_write_nothing_twice(
+    cloud_settings: Settings, wire: Wire, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(storage_write, "REQUEST_BYTES", 500)
+    if fault == "refused":
+        wire.refuse["AppendRows"] = [UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
+        wire.refuse["/tables"] = [429, 503]
+    else:
+        wire.lose |= {"AppendRows": 2, "BatchCommitWriteStreams": 2}
+    record(cloud_settings, *range(50))
+    drain(cloud_settings)
+    assert landed(cloud_settings) == (list(range(50)), [(50, 0)])
+    assert not any([*wire.refuse.values(), *wire.lose.values()])
+
+
+@pytest.mark.parametrize("method", ["AppendRows", "FinalizeWriteStream", "BatchCommitWriteStreams"])
+@pytest.mark.parametrize("passing", [0, 1])
+def test_a_killed_landing_is_finished_by_the_next(
+    cloud_settings: Settings, wire: Wire, bigquery_emulator: Emulator, method: str, passing: int
+) -> None:
+    record(cloud_settings, 1, 2, garbled=True)
+    has_come = threading.Event()
+    wire.hold[method] = (passing, has_come)
+    environment = os.environ | {"TAPEHOUSE_DATABASE": str(cloud_settings.database)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "ingest.drain"], cwd=PROJECT_ROOT, env=environment
+    ) as process:
+        assert has_come.wait(60)
+        process.kill()
+    wire.hold.clear()
+    drain(cloud_settings)
+    assert landed(cloud_settings) == ([1, 2], [(2, 1)])
+
+
+def test_rows_that_bigquery_refuses_become_rejects(cloud_settings: Settings) -> None:
+    cloud = BigQuery(cloud_settings)
+    cloud.create_raw_tables()
+    cloud.client.delete_table(cloud.raw("trades"))
+    types = {field.name: field.field_type for field in raw_tables()["trades"].schema}
+    types["quantity"] = "INT64"
+    fields = [bigquery.SchemaField(name, type_) for name, type_ in types.items()]
+    cloud.client.create_table(bigquery.Table(cloud.raw("trades"), schema=fields))
+    record(cloud_settings, *range(6))
+    with SegmentWriter(cloud_settings.segments_directory / "um") as log:
+        half = trade(6)
+        log.append(half._replace(payload=half.payload.replace(b'"2"', b'"2.5"')))
+    drain(cloud_settings)
+    assert landed(cloud_settings) == (list(range(6)), [(6, 1)])
+    ((kind, symbol, payload),) = rows_of(
+        cloud_settings, "select kind, symbol, payload from raw_rejects"
+    )
+    assert (kind, symbol, json.loads(payload)["quantity"]) == ("trades", "BTCUSDT", 2.5)
+
+
+def test_a_killed_load_leaves_all_of_it_or_nothing(
+    cloud_settings: Settings, wire: Wire, tmp_path: Path
+) -> None:
+    """The transaction's request is held: its rows were loaded, and nothing of them shows."""
+    file = tmp_path / "BTCUSDT-fundingRate-2024-01.csv"
+    file.write_text("funding_time,funding_rate\n1704067200000,0.0001\n")
+    has_come = threading.Event()
+    command = [sys.executable, "-m", "orchestration.cli", "ingest", "funding", str(file)]
+    wire.hold["/jobs"] = (0, has_come)
+    environment = os.environ | {"TAPEHOUSE_DATABASE": str(cloud_settings.database)}
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment) as process:
+        assert has_come.wait(60)
+        process.kill()
+    wire.hold.clear()
+    assert rows_of(cloud_settings, "select count(*) from funding") == [(0,)]
+    assert ingest_files(cloud_settings, "funding", [file]).row_count == 1
+    counts = "select (select count(*) from funding), (select count(*) from landings)"
+    assert rows_of(cloud_settings, counts) == [(1, 1)]
