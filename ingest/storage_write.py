@@ -105,7 +105,9 @@ class _Appending:
         # The header leads the connection to the region where the table is.
         metadata = [("x-goog-request-params", f"write_stream={self._stream}")]
         left = list(self._left)
-        for answer in self._client.append_rows(self._requests(left), metadata=metadata):
+        # The client's own retry would go on with the requests that it has not sent yet.
+        answers = self._client.append_rows(self._requests(left), retry=None, metadata=metadata)
+        for answer in answers:
             if answer.error.code:
                 error = exceptions.from_grpc_status(
                     answer.error.code, answer.error.message, response=answer

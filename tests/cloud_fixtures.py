@@ -44,8 +44,9 @@ def cloud_settings(
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     settings = Settings(database=tmp_path / "tapehouse.duckdb")
-    yield settings
+    # Made before: a test may lead later clients astray.
     client = BigQuery(settings).client
+    yield settings
     for dataset in (settings.bigquery_dataset, settings.bigquery_raw_dataset):
         client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
 
