@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow
 
 from ml import (
+    composition,
     explanation,
     inspection,
     learning,
@@ -141,8 +142,10 @@ def train(
         _register_trials(connection, key, learned.trials, learned.best)
         if isinstance(fitted.body, trees.Trees):
             _register_importance(connection, key, fitted.body, data.features, origins)
-            if transformed is None:
-                _register_trees(connection, key[1], fitted.body)
+            body = fitted.body
+            if transformed is not None:
+                body = composition.over_features(body, transformed.columns)
+            _register_trees(connection, key[1], body)
         walk_forward.register(connection, *key, data, folds)
         explain = explanation.explainer(
             chosen.engine,

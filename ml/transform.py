@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from ml import onnx_model
+from ml.composition import Column, Flag, Scaled
 from ml.options import OptionError
 
 MATRIX = "matrix"
@@ -64,12 +65,17 @@ class Transform:
     ----------
     onnx : bytes
         Graph from ``features`` to ``matrix``, both float32.
-    origins : tuple of int
-        Of each column of the matrix the feature it comes from, counted from 0.
+    columns : tuple of ml.composition.Column
+        What each column of the matrix is.
     """
 
     onnx: bytes
-    origins: tuple[int, ...]
+    columns: tuple[Column, ...]
+
+    @property
+    def origins(self) -> tuple[int, ...]:
+        """Of each column of the matrix the feature it comes from, counted from 0."""
+        return tuple(column.position for column in self.columns)
 
 
 @dataclass(frozen=True)
@@ -156,31 +162,32 @@ def fit(
     if not calls and not standardize:
         return None
     graph = Graph()
-    scaled: list[_Scaled] = []
-    flags: list[tuple[str, list[int]]] = []
+    scaled: list[Scaled] = []
+    flagged: list[str] = []
+    flags: list[Flag] = []
     for position, name in enumerate(features):
-        known = matrix[:, position][~np.isnan(matrix[:, position])].astype(np.float64)
+        known = matrix[:, position][np.isfinite(matrix[:, position])].astype(np.float64)
         known = known if len(known) else np.zeros(1)
         call = _call(name, calls[name]) if name in calls else None
         if call is None and standardize:
             call = _Call("ML.STANDARD_SCALER", ())
         if call is not None and call.function in FLAGS:
             column = _column(graph, [position])
-            is_in, width = _is_in(graph, column, known, call, name)
-            flags.append((graph.node("Cast", is_in, to=TensorProto.FLOAT), [position] * width))
+            is_in, own = _is_in(graph, column, position, known, call, name)
+            flagged.append(graph.node("Cast", is_in, to=TensorProto.FLOAT))
+            flags += own
         else:
             scaled.append(_scaled(position, known, call, standardize=standardize))
     parts = [_scale_all(graph, scaled)] if scaled else []
-    graph.node("Concat", *parts, *(name for name, _ in flags), axis=1, output=MATRIX)
-    origins = [column.position for column in scaled]
-    origins += [position for _, positions in flags for position in positions]
+    graph.node("Concat", *parts, *flagged, axis=1, output=MATRIX)
+    columns: tuple[Column, ...] = (*scaled, *flags)
     model = onnx_model.assemble(
         graph.nodes,
         graph.constants,
         inputs=len(features),
-        outputs={MATRIX: (TensorProto.FLOAT, len(origins))},
+        outputs={MATRIX: (TensorProto.FLOAT, len(columns))},
     )
-    return Transform(model.SerializeToString(deterministic=True), tuple(origins))
+    return Transform(model.SerializeToString(deterministic=True), columns)
 
 
 def apply(transform: bytes | None, features: Float32) -> Float32:
@@ -206,28 +213,16 @@ def apply(transform: bytes | None, features: Float32) -> Float32:
     return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
-class _Scaled:
-    """A column that becomes one column: cut((x - center) / scale), or `fill` where missing."""
-
-    position: int
-    center: float = 0
-    scale: float = 1
-    low: float = -np.inf
-    high: float = np.inf
-    fill: float = np.nan
-
-
 def _scaled(
     position: int, known: npt.NDArray[np.float64], call: _Call | None, *, standardize: bool
-) -> _Scaled:
+) -> Scaled:
     if call is None:
-        return _Scaled(position)
+        return Scaled(position)
     if call.function == "ML.IMPUTER":
-        return _Scaled(position, fill=_statistic(known, call.arguments[0]))
+        return Scaled(position, fill=_statistic(known, call.arguments[0]))
     center, scale = _scale(known, call.function)
     is_cut = call.function == "ML.MIN_MAX_SCALER"
-    return _Scaled(
+    return Scaled(
         position,
         center,
         scale or 1.0,
@@ -244,7 +239,7 @@ def _column(graph: Graph, positions: list[int]) -> str:
     )
 
 
-def _scale_all(graph: Graph, columns: Sequence[_Scaled]) -> str:
+def _scale_all(graph: Graph, columns: Sequence[Scaled]) -> str:
     def vector(name: str) -> npt.NDArray[np.float64]:
         return np.array([[getattr(column, name) for column in columns]], dtype=np.float64)
 
@@ -267,22 +262,30 @@ FLAGS = {"ML.ONE_HOT_ENCODER", "ML.BUCKETIZE", "ML.QUANTILE_BUCKETIZE"}
 
 
 def _is_in(
-    graph: Graph, column: str, known: npt.NDArray[np.float64], call: _Call, name: str
-) -> tuple[str, int]:
+    graph: Graph,
+    column: str,
+    position: int,
+    known: npt.NDArray[np.float64],
+    call: _Call,
+    name: str,
+) -> tuple[str, list[Flag]]:
     """Add one flag per value or bucket; a missing value is in none."""
     if call.function == "ML.ONE_HOT_ENCODER":
         values = np.unique(known)
         if len(values) > MOST_CATEGORIES:
             raise OptionError(f"{name} has {len(values):,} values; at most {MOST_CATEGORIES:,} fit")
-        return graph.node("Equal", column, graph.constant(values[None])), len(values)
+        above = np.nextafter(values.astype(np.float32), np.float32(np.inf))
+        flags = [Flag(position, *map(float, ends)) for ends in zip(values, above, strict=True)]
+        return graph.node("Equal", column, graph.constant(values[None])), flags
     points = _points(known, call)
     # Bucket i holds point i - 1 ≤ x < point i.
-    lower = graph.constant(np.concatenate([[-np.inf], points])[None])
-    upper = graph.constant(np.concatenate([points, [np.inf]])[None])
+    lower, upper = np.concatenate([[-np.inf], points]), np.concatenate([points, [np.inf]])
     is_in = graph.node(
-        "And", graph.node("GreaterOrEqual", column, lower), graph.node("Less", column, upper)
+        "And",
+        graph.node("GreaterOrEqual", column, graph.constant(lower[None])),
+        graph.node("Less", column, graph.constant(upper[None])),
     )
-    return is_in, len(points) + 1
+    return is_in, [Flag(position, *map(float, ends)) for ends in zip(lower, upper, strict=True)]
 
 
 def _scale(known: npt.NDArray[np.float64], function: str) -> tuple[float, float]:

@@ -19,7 +19,35 @@ LABELS = {
         "when return_5 > 0 then 'up' else 'down' end"),
     "ml_value": ("RANDOM_FOREST_REGRESSOR", "return_5"),
     "ml_xgboost": ("BOOSTED_TREE_CLASSIFIER", "is_up_5"),
+    "ml_transformed": ("BOOSTED_TREE_CLASSIFIER", "is_up_5"),
+    "ml_many_transformed": ("RANDOM_FOREST_CLASSIFIER", "case when abs(return_5) < 1e-3 "
+        "then 'small' when return_5 > 0 then 'up' else 'down' end"),
+    "ml_xgboost_transformed": ("BOOSTED_TREE_REGRESSOR", "1e4 * return_5"),
 }  # fmt: skip
+SETTINGS = {
+    "ml_xgboost": {"engine": "xgboost"},
+    "ml_transformed": {
+        "transform": {
+            "flow": "ML.QUANTILE_BUCKETIZE(8)",
+            "noise_0": "ML.ROBUST_SCALER",
+            "noise_1": "ML.BUCKETIZE(-0.5, 0.25, 1)",
+            "noise_2": "ML.MIN_MAX_SCALER",
+            "noise_3": "ML.ONE_HOT_ENCODER",
+        }
+    },
+    "ml_many_transformed": {
+        "transform": {"flow": "ML.IMPUTER('median')", "noise_*": "ML.STANDARD_SCALER"}
+    },
+    "ml_xgboost_transformed": {
+        "engine": "xgboost",
+        "transform": {
+            "flow": "ML.MAX_ABS_SCALER",
+            "noise_0": "ML.BUCKETIZE(0)",
+            "noise_1": "ML.MIN_MAX_SCALER",
+            "noise_3": "ML.ONE_HOT_ENCODER",
+        },
+    },
+}
 MACRO = (
     "ml_predict_portable("
     "api.Relation.create(schema='main', identifier='{name}'), 'select * from edges')"
@@ -32,6 +60,11 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     database = tmp_path_factory.mktemp("portable") / "tapehouse.duckdb"
     with duckdb.connect(str(database)) as connection:
         write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
+        # A feature of few values that matters, and one that is missing now and then.
+        connection.execute(
+            "update ds_order_flow set noise_3 = round(noise_3 + flow), "
+            "noise_1 = case when hash(opened_at) % 7 > 0 then noise_1 + flow end"
+        )
         registry.create(connection)
         create_functions(connection, database=database)
         for name, (kind, label) in LABELS.items():
@@ -42,19 +75,22 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "data_split_col": "split",
                 "max_tree_depth": 5,
             }
-            config = {"given": given} | ({"engine": "xgboost"} if name == "ml_xgboost" else {})
+            config = {"given": given, **SETTINGS.get(name, {})}
             query = f"select {', '.join(FEATURES)}, {label} as y, split from ds_order_flow"
             connection.execute(
                 "select tapehouse_train(?, ?, ?)", [name, query, json.dumps(config)]
             ).fetchall()
         generator = np.random.default_rng(1)
-        found = connection.execute(
-            "select distinct threshold from registry.tree_nodes where threshold is not null"
-        ).fetchnumpy()["threshold"]
-        values = np.concatenate(
-            [found, np.nextafter(found, np.float32(np.inf)), [0, np.nan]]
-        ).astype(np.float32)
-        rows = generator.choice(values, (2_000, len(FEATURES)))
+        rows = np.empty((2_000, len(FEATURES)), dtype=np.float32)
+        for position in range(len(FEATURES)):
+            found = connection.execute(
+                "select distinct threshold from registry.tree_nodes "
+                "where feature = ? and abs(threshold) < 1e38",
+                [position + 1],
+            ).fetchnumpy()["threshold"]
+            beside = [np.nextafter(found, np.float32(end)) for end in (-np.inf, np.inf)]
+            values = np.concatenate([found, *beside, [0, np.nan, np.inf, -np.inf]])
+            rows[:, position] = generator.choice(values, len(rows))
         columns = {name: rows[:, position] for position, name in enumerate(FEATURES)}
         connection.execute(
             f"create table edges ({', '.join(f'{name} float' for name in FEATURES)})"

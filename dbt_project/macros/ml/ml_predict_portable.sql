@@ -8,10 +8,13 @@
     {%- set found = namespace(version='', features=[], task='binary') -%}
     {%- if execute -%}
         {%- set rows = run_query(
-            "select model_version, to_json(features)::varchar, task from registry.active_models where model_name = '" ~ model.identifier ~ "'"
+            "select model_version, to_json(features)::varchar, task, model_version in (select model_version from registry.tree_nodes) "
+            ~ "from registry.active_models where model_name = '" ~ model.identifier ~ "'"
         ) -%}
         {%- if not rows | length -%}
             {{- exceptions.raise_compiler_error(model.identifier ~ ' has no champion: train it first') -}}
+        {%- elif not rows[0][3] -%}
+            {{- exceptions.raise_compiler_error(model.identifier ~ ' has no trees: use ml_predict for linear models and networks') -}}
         {%- endif -%}
         {%- set found.version, found.features, found.task = rows[0][0], fromjson(rows[0][1]), rows[0][2] -%}
     {%- endif -%}
