@@ -24,6 +24,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FEATURES = [f"f{index}" for index in range(60)]
@@ -120,11 +121,10 @@ def train_in_warehouse(database: Path, iterations: int) -> dict[str, float]:
     (project / "models" / "ml_bench.sql").write_text(
         f"{{{{ config(**{options!r}) }}}} select * from dataset"
     )
-    macros = json.dumps([str(ROOT / "dbt_project" / "macros")])
-    (project / "dbt_project.yml").write_text(
-        f"{{name: tapehouse, profile: tapehouse, macro-paths: {macros}, flags: "
-        "{send_anonymous_usage_stats: false}}"
-    )
+    settings = yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text())
+    kept = {key: settings[key] for key in ("name", "version", "profile", "flags", "vars")}
+    macros = {"macro-paths": [str(ROOT / "dbt_project" / "macros")]}
+    (project / "dbt_project.yml").write_text(yaml.safe_dump(kept | macros))
     os.environ["TAPEHOUSE_DATABASE"] = str(database)
     arguments = ("--quiet", "run", "--project-dir", str(project), "--profiles-dir", str(ROOT))
     logs = ("--log-path", str(database.parent / "logs"))
