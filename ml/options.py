@@ -140,9 +140,10 @@ ENGINES = {
     "DNN_CLASSIFIER": ("neural",),
     "DNN_REGRESSOR": ("neural",),
 }
-# Options for which CatBoost's symmetric trees have nothing.
+# Options for which CatBoost's symmetric trees have nothing, or another meaning.
 UNKNOWN_TO_CATBOOST = (
     *("booster_type", "min_tree_child_weight", "min_split_loss", "l1_reg", "colsample_bynode"),
+    "min_rel_progress",
 )
 
 REQUIRED = ("model_type", "input_label_cols", "data_split_method", "data_split_col")
@@ -280,7 +281,10 @@ def parse(given: Mapping[str, Any], *, engine: str | None = None) -> Options:
         for name, option in table.items()
         if name not in spaces
     }
-    search = _search(model_type, options, table, spaces)
+    searchable = table
+    if chosen_engine == "catboost":
+        searchable = {name: table[name] for name in table if name not in UNKNOWN_TO_CATBOOST}
+    search = _search(model_type, options, searchable, spaces)
     if search is not None and model_type in search.spaces:
         training = {
             name: value for name, value in training.items() if name not in search.spaces[model_type]
@@ -306,7 +310,11 @@ def _engine(model_type: str, engine: str | None, options: Mapping[str, Any]) -> 
         )
     missing = [name for name in UNKNOWN_TO_CATBOOST if name in options]
     if engine == "catboost" and missing:
-        raise OptionError(f"engine catboost has no {', '.join(missing)}")
+        known = sorted(set(TYPES[model_type]) - set(UNKNOWN_TO_CATBOOST))
+        raise OptionError(
+            f"engine catboost has no {', '.join(missing)}; of the options of {model_type} it has "
+            f"{', '.join(known)}"
+        )
     return engine
 
 

@@ -128,6 +128,27 @@ def test_a_model_beyond_what_bigquery_imports_is_refused(
         onnx_export.check_limits(model, size)
 
 
+def test_a_map_instead_of_a_tensor_or_a_newer_tree_is_refused(trained: Fitted) -> None:
+    model = onnx.load_from_string(export(trained, 5))
+    model.opset_import[1].version = 4
+    with pytest.raises(onnx_export.ExportError, match=r"'ai\.onnx\.ml': 4"):
+        onnx_export.check_limits(model, 1000)
+    model.opset_import[1].version = 3
+    mapped = model.graph.output[1].type.sequence_type.elem_type.map_type
+    mapped.key_type = onnx.TensorProto.INT64
+    mapped.value_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    with pytest.raises(onnx_export.ExportError, match="probabilities that is no tensor"):
+        onnx_export.check_limits(model, 1000)
+
+
+def test_a_model_beyond_the_limits_is_not_exported(
+    trained: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "SIZE_LIMIT", 1000)
+    with pytest.raises(onnx_export.ExportError, match="BigQuery ML imports at most"):
+        export(trained, 5)
+
+
 def test_trees_that_decide_otherwise_are_seen(trained: Fitted) -> None:
     """The comparison above can fail: thresholds rounded up send a row the other way."""
     wrong = replace(

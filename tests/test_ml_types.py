@@ -283,6 +283,35 @@ def test_a_wrong_option_fails_with_what_would_be_right(
     refused(edge, message, model_type, **given)
 
 
+@pytest.mark.parametrize("model_type", options.TYPES)
+def test_an_unknown_option_fails_with_all_that_the_type_has(model_type: str) -> None:
+    given = {name: ["y"] for name in options.REQUIRED} | {
+        "model_type": model_type,
+        "data_split_method": "custom",
+        "num_tries": 3,
+    }
+    with pytest.raises(options.OptionError, match="unknown option num_tries") as refusal:
+        options.parse(given)
+    known = str(refusal.value).split(f"options of {model_type} are ")[1].split(", ")
+    weights = {"class_weights", "auto_class_weights"}
+    assert {*options.TYPES[model_type], *options.REQUIRED, "num_trials"} <= set(known)
+    assert (weights <= set(known)) == options.is_classifier(model_type)
+
+
+def test_what_catboost_has_no_word_for_is_refused_and_not_searched() -> None:
+    base = {name: ["y"] for name in options.REQUIRED} | {
+        "model_type": "BOOSTED_TREE_CLASSIFIER",
+        "data_split_method": "CUSTOM",
+    }
+    for name, value in (("min_rel_progress", 0.01), ("l1_reg", 1)):
+        message = f"engine catboost has no {name}; .* it has colsample_bytree, .*learn_rate"
+        with pytest.raises(options.OptionError, match=message):
+            options.parse(base | {name: value}, engine="catboost")
+    search = options.parse(base | {"num_trials": 3}, engine="catboost").search
+    assert search is not None
+    assert "min_tree_child_weight" not in search.spaces["BOOSTED_TREE_CLASSIFIER"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
