@@ -71,25 +71,28 @@ class LiveBook:
         book = self._book
         if book and change["u"] <= book.last_update_id:
             return True
-        if not self.is_whole:
-            self._request()
-        if self._is_asking:
+        if self._is_asking or not self.is_whole:
             self._waiting.append(change)
             del self._waiting[:-_MOST_WAITING]
-        if not self.is_whole:
-            if book and self._catch_up(book):
-                self._find("late")
-            return True
-        if book and _follows(book, change):
-            self._apply(book, change)
-            return True
-        self._lose("sequence")
-        self._request()
-        self._waiting.append(change)
-        return False
+        if self.is_whole:
+            if book and _follows(book, change):
+                self._apply(book, change)
+                return True
+            self._lose("sequence")
+            self._waiting.append(change)
+            self._request()
+            return False
+        cause = "late" if book and book.is_continued else self._cause
+        if book and self._catch_up(book):
+            self._find(cause)
+        else:
+            self._request()
+        return True
 
-    def start(self, snapshot: dict[str, Any], received_at: int) -> None:
+    def start(self, snapshot: dict[str, Any]) -> None:
         """Take the answer to what was asked: a snapshot, and go on from it.
+
+        A gap ends with the first change that continues it.
 
         Raises
         ------
@@ -105,17 +108,13 @@ class LiveBook:
         if self._book and book.last_update_id < self._book.last_update_id and self.is_whole:
             self._waiting.clear()
             return
-        before = self._event_us
         if not self._catch_up(book):
-            self._event_us = before
             return
-        if self._event_us == before:
-            self._event_us = max(before, received_at)
         self._lowest = min(book.bids) if len(book.bids) >= SNAPSHOT_LEVELS else -math.inf
         self._highest = max(book.asks) if len(book.asks) >= SNAPSHOT_LEVELS else math.inf
         self._book = book
         self._waiting.clear()
-        if not self.is_whole:
+        if book.is_continued and not self.is_whole:
             self._find(self._cause)
 
     def fail(self) -> None:
@@ -159,6 +158,7 @@ class LiveBook:
         self._cause = cause
         self._tell(max(self._event_us, self._gap_from or 0))
         self._gap_from = None
+        self._waiting.clear()
 
     def _tell(self, until: int | None) -> None:
         gap = {

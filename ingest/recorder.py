@@ -32,7 +32,7 @@ from ingest.settings import Market, Settings
 
 CANDLES_AT_ONCE = 1000
 _EVERY_S = {"heartbeat": 10.0, "clock": 60.0, "open interest": 60.0}
-_RETRY_S = 5.0
+_RETRY_S = 2.0
 _LARGE_SKEW_US = 1_000_000
 # So much of the log, if there is more, is searched for candles that did not come.
 _MEMORY_BYTES = 16_000_000
@@ -56,6 +56,7 @@ def record(
     on_message: Callable[[int], None] | None = None,
     silence_s: float = SILENCE_S,
     land_s: float | None = None,
+    is_landed: bool = True,
 ) -> Report:
     """Record candles, trades, books and of USD-M mark prices, open interest and liquidations.
 
@@ -80,6 +81,8 @@ def record(
         Seconds without a message after which a connection is taken for dead.
     land_s : float, optional
         What the log holds lands so often already while it listens.
+    is_landed : bool
+        False leaves landing to `tapehouse land`.
 
     Returns
     -------
@@ -113,7 +116,7 @@ def record(
     if not recorder.count:
         silence = "nothing was heard. Check the network, the symbols and TAPEHOUSE_EXCHANGE_URL"
         failures += [Failure(address, silence) for address in addresses]
-    report = drain(settings)
+    report = drain(settings) if is_landed else Report(())
     return replace(report, failures=(*failures, *report.failures))
 
 
@@ -257,7 +260,7 @@ class _Recorder:
             book.fail()
             return
         self._say(f"rest:depth:{book.symbol}", orjson.dumps(answer))
-        book.start(answer, self.clock())
+        book.start(answer)
 
     def _ask_candles(self, symbol: str, interval: str, start: int, end: int) -> None:
         self._start(self._fetch_candles(symbol, interval, start, end))
