@@ -42,7 +42,7 @@
 {% macro level_moment(quantities, levels, exponent) -%}
     {% set mean = '(' ~ level_sum(quantities, levels) ~ ') / ' ~ levels %}
     {%- for number in range(levels) -%}
-        power({{ level(quantities, number) }} - {{ mean }}, {{ exponent }}){{ ' + ' if not loop.last }}
+        {{ (['(' ~ level(quantities, number) ~ ' - ' ~ mean ~ ')'] * exponent) | join(' * ') }}{{ ' + ' if not loop.last }}
     {%- endfor %}
 {%- endmacro %}
 
@@ -99,4 +99,84 @@
             then previous_{{ side }}_quantity_{{ number }}
         else 0
     end
+{%- endmacro %}
+
+
+{# The columns of int_book_snapshots that say how a book looks, in the order in which tables show them. #}
+{% macro book_states() %}
+    {%- set states = [
+        'mid_price', 'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
+        'depth_5', 'depth_20', 'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'quoted_spread_bps', 'microprice_rel',
+    ] -%}
+    {%- for side in ['bid', 'ask'] -%}
+        {%- for name in ['pressure', 'wall_count', 'wall_ratio', 'max_wall', 'volume_std', 'volume_skew'] -%}
+            {%- do states.append(side ~ '_' ~ name) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{- return(states) -}}
+{% endmacro %}
+
+
+{# The columns of int_book_snapshots that hold the five best levels, from which flows are computed. #}
+{% macro book_levels() %}
+    {%- set columns = [] -%}
+    {%- for side in ['bid', 'ask'] -%}
+        {%- for number in range(5) -%}
+            {%- do columns.extend([side ~ '_price_' ~ number, side ~ '_quantity_' ~ number]) -%}
+        {%- endfor -%}
+    {%- endfor -%}
+    {{- return(columns) -}}
+{% endmacro %}
+
+
+{# The window of a symbol over snapshots that the CTE before has sorted; on DuckDB it reads on from one symbol to the next. #}
+{% macro sorted_books() %}{{ return(sorted_series('exchange, market, symbol', 'snapshot_at, last_update_id')) }}{% endmacro %}
+
+
+{# The flow of orders between each snapshot and the one before of its symbol, and its number; `days` is a condition on the snapshots, or none. #}
+{% macro book_flows(snapshots, days) -%}
+    select
+        exchange,
+        market,
+        symbol,
+        snapshot_at,
+        last_update_id,
+        snapshot_number,
+        {% for count in [1, 5] -%}
+            case
+                when is_same_book and {{ minutes_between('previous_snapshot_at', 'snapshot_at') }} <= {{ var('book_flow_minutes') }}
+                    then {{ order_flow(count) }}
+            end as ofi_{{ count }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from (
+
+        select
+            *,
+            row_number() over {{ sorted_books() }} as snapshot_number,
+            lag(snapshot_at) over {{ sorted_books() }} as previous_snapshot_at,
+            lag(exchange) over {{ sorted_books() }} = exchange
+            and lag(market) over {{ sorted_books() }} = market
+            and lag(symbol) over {{ sorted_books() }} = symbol as is_same_book,
+            {% for column in book_levels() -%}
+                lag({{ column }}) over {{ sorted_books() }} as previous_{{ column }}{{ ',' if not loop.last }}
+            {% endfor %}
+        from (
+
+            select
+                exchange,
+                market,
+                symbol,
+                snapshot_at,
+                last_update_id,
+                {{ book_levels() | join(',\n                ') }}
+
+            from {{ snapshots }}
+
+            {% if days %} where {{ days }} {% endif %}
+
+            order by exchange, market, symbol, snapshot_at, last_update_id
+
+        ) as levels
+
+    ) as neighbours
 {%- endmacro %}

@@ -36,6 +36,14 @@
 {%- endmacro %}
 
 
+{# The exact sum of the amounts of a group's rows that meet a condition, 0 without any; NULL where an amount is. #}
+{% macro exact_sum_where(column, condition) -%}
+    case when count({{ column }}) = count(*) then
+        cast(coalesce(sum({{ exact_amount('case when ' ~ condition ~ ' then ' ~ column ~ ' end') }}), 0) as {{ type_float64() }})
+    end
+{%- endmacro %}
+
+
 {# A sum over a group in a stated order, so that rounding is the same in every run; BigQuery has no such order. #}
 {% macro ordered_sum(column, order) %}
     {{- return(adapter.dispatch('ordered_sum', 'tapehouse')(column, order)) -}}
@@ -64,16 +72,20 @@
 {% macro bigquery__ordered_values(column, order) %}array_agg({{ column }} order by {{ order }}){% endmacro %}
 
 
-{# The sum of a power, 2 or 3, of the values in a list, from the first to the last. #}
-{% macro power_sum(list, exponent) %}{{ return(adapter.dispatch('power_sum', 'tapehouse')(list, exponent)) }}{% endmacro %}
+{# The sum over a group of a power, 2 or 3, of an exchange amount: exact but for the 38th digit, so the same in whatever order rows arrive. #}
+{% macro exact_power_sum(column, exponent) %}
+    {{- return(adapter.dispatch('exact_power_sum', 'tapehouse')(column, exponent)) -}}
+{% endmacro %}
 
-{% macro default__power_sum(list, exponent) -%}
-    {% set powers = {2: list, 3: 'list_transform(' ~ list ~ ', lambda value: value * value)'} -%}
-    list_inner_product({{ list }}, {{ powers[exponent] }})
+{# Two ranges, as 38 digits do not hold both the cube of 0.001 and that of a million. #}
+{% macro default__exact_power_sum(column, exponent) -%}
+    {%- set power = ([column] * exponent) | join(' * ') -%}
+    cast(coalesce(sum(case when {{ column }} < 1000 then cast({{ power }} as decimal(38, {{ 9 * exponent }})) end), 0) as double)
+    + cast(coalesce(sum(case when {{ column }} >= 1000 then cast({{ power }} as decimal(38, 3)) end), 0) as double)
 {%- endmacro %}
 
-{% macro bigquery__power_sum(list, exponent) -%}
-    (select sum(power(value, {{ exponent }})) from unnest({{ list }}) as value)
+{% macro bigquery__exact_power_sum(column, exponent) -%}
+    cast(sum(cast({{ ([column] * exponent) | join(' * ') }} as bignumeric)) as float64)
 {%- endmacro %}
 
 

@@ -1,4 +1,4 @@
-{# What the order book of a bar shows. A bar without a snapshot shows the book of an earlier bar until that is stale. #}
+{# What the order book of a bar shows: without a snapshot in the bar, the book of an earlier one until that is stale. #}
 
 {% set series = ['exchange', 'market', 'symbol', 'interval_minutes'] %}
 {% set states = [
@@ -90,24 +90,19 @@ latest_books as (
 
 ),
 
-shown as (
-
-    select *
-
-    from latest_books
-    left join books using (exchange, market, symbol, interval_minutes, book_opened_at)
-
-),
-
+{# Windows see the few columns that they need; the others join afterwards. #}
 changes as (
 
     select
-        *,
+        latest_books.*,
+        {{ arrived_with_all_before('greatest(available_at, coalesce(book_available_at, available_at))') }} as seen_at,
         {% for column in ['imbalance_5', 'depth_5', 'depth_20'] -%}
-            case when book_opened_at = opened_at and bars_in_run > 1 then lag({{ column }}) over by_series end
-                as previous_{{ column }}{{ ',' if not loop.last }}
+            lag(books.{{ column }}) over by_series as previous_{{ column }},
+            case when book_opened_at = opened_at and bars_in_run > 1 then books.{{ column }} end
+            - lag(books.{{ column }}) over by_series as {{ column }}_change{{ ',' if not loop.last }}
         {% endfor %}
-    from shown
+    from latest_books
+    left join books using (exchange, market, symbol, interval_minutes, book_opened_at)
 
     window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
 
@@ -119,7 +114,7 @@ final as (
         {{ series | join(',\n        ') }},
         opened_at,
         greatest(
-            {{ arrived_with_all_before('greatest(available_at, coalesce(book_available_at, available_at))') }},
+            seen_at,
             {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}
         ) as available_at,
         {{ states | join(',\n        ') }},
@@ -132,13 +127,14 @@ final as (
             case when book_opened_at = opened_at then {{ column }} end as {{ column }},
         {% endfor -%}
         {% for levels in [5, 20] -%}
-            {% set previous = 'previous_depth_' ~ levels -%}
-            depth_{{ levels }} - {{ previous }} as depth_velocity_{{ levels }},
-            {{ safe_divide('depth_' ~ levels ~ ' - ' ~ previous, previous) }} as depth_velocity_{{ levels }}_rel,
+            {% set change = 'depth_' ~ levels ~ '_change' -%}
+            {{ change }} as depth_velocity_{{ levels }},
+            {{ safe_divide(change, 'previous_depth_' ~ levels) }} as depth_velocity_{{ levels }}_rel,
         {% endfor -%}
-        imbalance_5 - previous_imbalance_5 as imbalance_change_1
+        imbalance_5_change as imbalance_change_1
 
     from changes
+    left join books using (exchange, market, symbol, interval_minutes, book_opened_at)
     {% if is_incremental() %} left join earlier using (exchange, market, symbol, interval_minutes) {% endif %}
 
 )

@@ -1,111 +1,121 @@
-{# Order-book snapshots aggregated to bars: the last one, the mean, and the one in the middle. #}
+{# Order-book snapshots aggregated to bars: the last, the mean, the one in the middle, and the flows between them. #}
 
-{% set states = [
-    'mid_price', 'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
-    'depth_5', 'depth_20', 'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'quoted_spread_bps', 'microprice_rel',
-    'bid_pressure', 'bid_wall_count', 'bid_wall_ratio', 'bid_max_wall', 'bid_volume_std', 'bid_volume_skew',
-    'ask_pressure', 'ask_wall_count', 'ask_wall_ratio', 'ask_max_wall', 'ask_volume_std', 'ask_volume_skew',
-] %}
-{% set averaged = states | reject('in', ['mid_price', 'depth_5', 'depth_20']) | list %}
+{% set series = ['exchange', 'market', 'symbol'] %}
+{% set averaged = book_states() | reject('in', ['mid_price', 'depth_5', 'depth_20']) | list %}
 {% set flows = ['ofi_1', 'ofi_5'] %}
 {% set changed = changed_from() if is_incremental() %}
+{% set first_day = 'snapshot_on >= cast(' ~ add_minutes(changed, -1440) ~ ' as date)' if is_incremental() %}
 
 with
 
 snapshots as (
 
     select
-        exchange,
-        market,
-        symbol,
-        {{ bar_opened_at('snapshot_at', 1) }} as minute_at,
+        {{ series | join(',\n        ') }},
+        snapshot_at,
+        last_update_id,
         available_at,
-        {{ (states + flows) | join(',\n        ') }},
-        row_number() over (
-            partition by exchange, market, symbol
-            order by snapshot_at, last_update_id
-        ) as snapshot_number
+        {{ book_states() | join(',\n        ') }}
 
     from {{ ref('int_book_snapshots') }}
+
+    {% if is_incremental() %} where snapshot_on >= cast({{ changed }} as date) {% endif %}
+
+),
+
+{# Flows from the snapshot before: one that is older than `book_flow_minutes`, at most a day, does not count. #}
+changes as (
+
+    {{ book_flows(ref('int_book_snapshots'), first_day) }}
 
     {% if is_incremental() %} where snapshot_at >= {{ changed }} {% endif %}
 
 ),
 
 {# Sums are of decimal numbers, exact in any order, so that minutes add up to bars. #}
-minutes as (
+{% for name, columns in {'snapshots': averaged, 'changes': flows}.items() -%}
+    minutes_of_{{ name }} as (
 
-    select
-        exchange,
-        market,
-        symbol,
-        minute_at,
-        max(available_at) as available_at,
-        count(*) as snapshot_count,
-        max(snapshot_number) as last_number,
-        {% for column in averaged + flows -%}
-            sum({{ exact_product(column) }}) as {{ column }}_sum,
-            count({{ column }}) as {{ column }}_count{{ ',' if not loop.last }}
-        {% endfor %}
-    from snapshots
+        select
+            {{ series | join(',\n            ') }},
+            {{ bar_opened_at('snapshot_at', 1) }} as minute_at,
+            max({{ 'available_at' if name == 'snapshots' else 'snapshot_number' }}) as latest_value,
+            count(*) as snapshot_count,
+            {% for column in columns -%}
+                sum({{ exact_product(column) }}) as {{ column }}_sum,
+                count({{ column }}) as {{ column }}_count{{ ',' if not loop.last }}
+            {% endfor %}
+        from {{ name }}
 
-    group by exchange, market, symbol, minute_at
+        group by {{ series | join(', ') }}, {{ bar_opened_at('snapshot_at', 1) }}
 
-),
+    ),
 
-intervals as (
-
-    {{ rows_of(var('interval_minutes'), 'interval_minutes') }}
-
-),
-
-placed as (
-
-    select
-        minutes.*,
-        intervals.interval_minutes,
-        {{ bar_opened_at('minutes.minute_at', 'intervals.interval_minutes') }} as opened_at
-
-    from minutes
-    cross join intervals
-
-),
+{% endfor -%}
 
 bars as (
 
     select
-        exchange,
-        market,
-        symbol,
+        {{ series | join(',\n        ') }},
         interval_minutes,
-        opened_at,
-        {{ add_minutes('opened_at', 'interval_minutes') }} as closed_at,
-        greatest(max(available_at), {{ add_minutes('opened_at', 'interval_minutes') }}) as available_at,
-        cast(sum(snapshot_count) as bigint) as snapshot_count,
-        max(last_number) as last_number,
-        cast(max(last_number) - sum(snapshot_count) + 1 + floor(sum(snapshot_count) / 2) as bigint) as mid_number,
+        {{ bar_opened_at('minute_at', 'interval_minutes') }} as opened_at,
+        max(minutes_of_snapshots.latest_value) as available_at,
+        cast(sum(minutes_of_snapshots.snapshot_count) as bigint) as snapshot_count,
+        max(minutes_of_changes.latest_value) as last_number,
+        max(minutes_of_changes.latest_value) - cast(ceil(sum(minutes_of_snapshots.snapshot_count) / 2) as bigint) + 1
+            as mid_number,
         {% for column in averaged + flows -%}
             cast(sum({{ column }}_sum) as {{ type_float64() }}) as {{ column }}_sum,
             sum({{ column }}_count) as {{ column }}_count{{ ',' if not loop.last }}
         {% endfor %}
-    from placed
+    from minutes_of_snapshots
+    inner join minutes_of_changes using (exchange, market, symbol, minute_at)
+    cross join ({{ rows_of(var('interval_minutes'), 'interval_minutes') }}) as intervals
 
-    group by exchange, market, symbol, interval_minutes, opened_at
+    group by {{ series | join(', ') }}, interval_minutes, {{ bar_opened_at('minute_at', 'interval_minutes') }}
+
+),
+
+{# The snapshots that bars show: the last and the middle one of each. #}
+wanted as (
+
+    {% for number in ['last_number', 'mid_number'] -%}
+        select
+            {{ series | join(',\n            ') }},
+            {{ number }} as snapshot_number
+        from bars
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
+),
+
+chosen as (
+
+    select distinct changes.*
+    from changes
+    inner join wanted using (exchange, market, symbol, snapshot_number)
+
+),
+
+shown as (
+
+    select
+        snapshots.*,
+        chosen.snapshot_number
+    from snapshots
+    inner join chosen using (exchange, market, symbol, snapshot_at, last_update_id)
 
 ),
 
 final as (
 
     select
-        bars.exchange,
-        bars.market,
-        bars.symbol,
-        bars.interval_minutes,
-        bars.opened_at,
-        bars.closed_at,
-        bars.available_at,
+        {% for column in series + ['interval_minutes', 'opened_at'] -%}
+            bars.{{ column }},
+        {% endfor -%}
+        {{ add_minutes('bars.opened_at', 'bars.interval_minutes') }} as closed_at,
+        greatest(bars.available_at, {{ add_minutes('bars.opened_at', 'bars.interval_minutes') }}) as available_at,
         bars.snapshot_count,
-        {% for column in states -%}
+        {% for column in book_states() -%}
             latest.{{ column }},
         {% endfor -%}
         {% for column in averaged -%}
@@ -119,7 +129,7 @@ final as (
         {% endfor %}
     from bars
     {% for name, number in {'latest': 'last_number', 'middle': 'mid_number'}.items() -%}
-        inner join snapshots as {{ name }}
+        inner join shown as {{ name }}
             on bars.exchange = {{ name }}.exchange
             and bars.market = {{ name }}.market
             and bars.symbol = {{ name }}.symbol

@@ -1,12 +1,4 @@
-{# What one order-book snapshot shows: imbalances, slopes, walls, spread, depth, and the flow since the one before. #}
-
-{% set states = [
-    'mid_price', 'level1_imbalance', 'imbalance_5', 'imbalance_10', 'imbalance_20', 'imbalance_50',
-    'depth_5', 'depth_20', 'total_bid_depth', 'total_ask_depth', 'depth_ratio', 'quoted_spread_bps', 'microprice_rel',
-    'bid_pressure', 'bid_wall_count', 'bid_wall_ratio', 'bid_max_wall', 'bid_volume_std', 'bid_volume_skew',
-    'ask_pressure', 'ask_wall_count', 'ask_wall_ratio', 'ask_max_wall', 'ask_volume_std', 'ask_volume_skew',
-] %}
-{% set changed = changed_from() if is_incremental() %}
+{# What one order-book snapshot shows: imbalances, slopes, walls, spread and depth. #}
 
 with
 
@@ -18,6 +10,7 @@ books as (
         symbol,
         last_update_id,
         snapshot_at,
+        snapshot_on,
         available_at,
         bid_prices,
         bid_quantities,
@@ -38,8 +31,6 @@ books as (
         {% endfor %}
     from {{ ref('stg_books') }}
 
-    {% if is_incremental() %} where snapshot_on >= cast({{ add_minutes(changed, -1440) }} as date) {% endif %}
-
 ),
 
 shown as (
@@ -50,7 +41,10 @@ shown as (
         {{ imbalance('bid_depth_5', 'ask_depth_5') }} as imbalance_5,
         {{ imbalance(level_sum('bid_quantities', 10), level_sum('ask_quantities', 10)) }} as imbalance_10,
         {{ imbalance('total_bid_depth', 'total_ask_depth') }} as imbalance_20,
-        {{ imbalance(level_sum('bid_quantities', 50), level_sum('ask_quantities', 50)) }} as imbalance_50,
+        case
+            when {{ level('bid_quantities', 49) }} is not null and {{ level('ask_quantities', 49) }} is not null
+                then {{ imbalance(level_sum('bid_quantities', 50), level_sum('ask_quantities', 50)) }}
+        end as imbalance_50,
         bid_depth_5 + ask_depth_5 as depth_5,
         total_bid_depth + total_ask_depth as depth_20,
         {{ safe_divide('total_bid_depth', 'total_ask_depth') }} as depth_ratio,
@@ -75,34 +69,6 @@ shown as (
 
 ),
 
-neighbours as (
-
-    select
-        exchange,
-        market,
-        symbol,
-        last_update_id,
-        snapshot_at,
-        available_at,
-        {{ states | join(',\n        ') }},
-        lag(snapshot_at) over by_symbol as previous_snapshot_at,
-        {% for side in ['bid', 'ask'] -%}
-            {% set last_side = loop.last -%}
-            {% for number in range(5) -%}
-                {% for kind in ['price', 'quantity'] -%}
-                    {% set column = side ~ '_' ~ kind ~ '_' ~ number -%}
-                    {{ column }},
-                    lag({{ column }}) over by_symbol as previous_{{ column }}
-                    {{- ',' if not (loop.last and last_side and number == 4) }}
-                {% endfor -%}
-            {% endfor -%}
-        {% endfor %}
-    from shown
-
-    window by_symbol as (partition by exchange, market, symbol order by snapshot_at, last_update_id)
-
-),
-
 final as (
 
     select
@@ -111,18 +77,13 @@ final as (
         symbol,
         last_update_id,
         snapshot_at,
+        snapshot_on,
         available_at,
-        {{ states | join(',\n        ') }},
-        {% for levels in [1, 5] -%}
-            case
-                when {{ minutes_between('previous_snapshot_at', 'snapshot_at') }} <= {{ var('book_flow_minutes') }}
-                    then {{ order_flow(levels) }}
-            end as ofi_{{ levels }}{{ ',' if not loop.last }}
-        {% endfor %}
-    from neighbours
+        {{ book_levels() | join(',\n        ') }},
+        {{ book_states() | join(',\n        ') }}
+
+    from shown
 
 )
 
 select * from final
-
-{% if is_incremental() %} where snapshot_at >= {{ changed }} {% endif %}

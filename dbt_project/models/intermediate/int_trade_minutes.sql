@@ -58,14 +58,14 @@ minutes as (
         max(quantity) as largest_quantity,
         {{ exact_sum('quantity') }} as volume,
         {{ exact_sum('quote_quantity') }} as quote_volume,
-        {{ exact_sum('case when is_buyer_maker then 0 else quantity end') }} as buy_volume,
-        {{ exact_sum('case when is_buyer_maker then quantity else 0 end') }} as sell_volume,
+        {{ exact_sum_where('quantity', 'not is_buyer_maker') }} as buy_volume,
+        {{ exact_sum_where('quantity', 'is_buyer_maker') }} as sell_volume,
+        {{ exact_power_sum('quantity', 2) }} as quantity_square_sum,
+        {{ exact_power_sum('quantity', 3) }} as quantity_cube_sum,
         max(large_notional) as large_notional,
         count(case when quote_quantity >= large_notional then 1 end) as large_trade_count,
-        {{ exact_sum('case when quote_quantity >= large_notional then quote_quantity else 0 end') }}
-            as large_quote_volume,
-        {{ ordered_values('price', 'trade_id') }} as prices,
-        {{ ordered_values('quantity', 'trade_id') }} as quantities
+        {{ exact_sum_where('quote_quantity', 'quote_quantity >= large_notional') }} as large_quote_volume,
+        {{ ordered_values('price', 'trade_id') }} as prices
 
     from trades
 
@@ -91,8 +91,8 @@ final as (
         quote_volume,
         buy_volume,
         sell_volume,
-        {{ power_sum('quantities', 2) }} as quantity_square_sum,
-        {{ power_sum('quantities', 3) }} as quantity_cube_sum,
+        quantity_square_sum,
+        quantity_cube_sum,
         greatest(trade_count - 2, 0) as pair_count,
         {# The changes of a minute add up to the difference of its ends. #}
         case when trade_count > 2 then {{ level('prices', 'trade_count - 1') }} - {{ level('prices', 1) }} end
