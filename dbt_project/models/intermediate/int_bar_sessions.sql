@@ -1,6 +1,8 @@
 {# Volume figures that run on: the volume-weighted price of the UTC day and on-balance volume. #}
 
 {% set changed = changed_from() if is_incremental() %}
+{% set amounts = ['value', 'traded', 'gain', 'loss'] %}
+{% set running = up_to_row('exchange, market, symbol, interval_minutes', 'opened_at') %}
 
 with
 
@@ -11,6 +13,7 @@ bars as (
         market,
         symbol,
         interval_minutes,
+        {{ series_key() }} as series,
         opened_at,
         close_price,
         volume,
@@ -35,6 +38,7 @@ bars as (
             market,
             symbol,
             interval_minutes,
+            {{ series_key() }} as series,
             max(opened_at) as opened_at,
             max_by(close_price, opened_at) as close_price,
             0 as volume,
@@ -51,17 +55,34 @@ bars as (
         group by exchange, market, symbol, interval_minutes
     {%- endif %}
 
+    order by exchange, market, symbol, interval_minutes, opened_at
+
 ),
 
-directions as (
+starts as (
 
     select
         *,
-        coalesce(sign(close_price - lag(close_price) over by_series), 1) * volume as signed_volume
+        coalesce({{ earlier('series') }} != series, true) as is_first,
+        coalesce({{ earlier('series') }} != series or {{ earlier('session_on') }} != session_on, true)
+            as is_session_start,
+        case when {{ earlier('series') }} = series then sign(close_price - {{ earlier('close_price') }}) else 1 end
+            as direction
 
     from bars
 
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+),
+
+amounts as (
+
+    select
+        *,
+        {{ exact_product('traded_value') }} as value,
+        {{ exact_product('volume') }} as traded,
+        {{ exact_amount('case when direction > 0 then volume else 0 end') }} + greatest(carried_obv, 0) as gain,
+        {{ exact_amount('case when direction < 0 then volume else 0 end') }} + greatest(-carried_obv, 0) as loss
+
+    from starts
 
 ),
 
@@ -69,23 +90,25 @@ totals as (
 
     select
         *,
-        sum({{ exact_product('traded_value') }}) over in_session as session_value,
-        sum({{ exact_product('volume') }}) over in_session as session_volume,
-        sum(carried_obv + {{ exact_amount('signed_volume') }}) over since_start as close_volume_obv
+        {% for column in amounts -%}
+            sum({{ column }}) over {{ running }} as {{ column }}_total{{ ',' if not loop.last }}  -- noqa: PRS
+        {% endfor %}
+    from amounts
 
-    from directions
+),
 
-    window
-        since_start as (
-            partition by exchange, market, symbol, interval_minutes
-            order by opened_at
-            rows between unbounded preceding and current row
-        ),
-        in_session as (
-            partition by exchange, market, symbol, interval_minutes, session_on
-            order by opened_at
-            rows between unbounded preceding and current row
-        )
+{# Totals run on from series to series and never fall: the largest at a start is that of the last start. #}
+since_start as (
+
+    select
+        *,
+        {% for column in amounts -%}
+            {% set is_start = 'is_session_start' if column in ['value', 'traded'] else 'is_first' -%}
+            {% set before = 'case when ' ~ is_start ~ ' then ' ~ column ~ '_total - ' ~ column ~ ' end' -%}
+            {{ column }}_total - max({{ before }}) over {{ running }}  -- noqa: PRS
+                as {{ column }}_since_start{{ ',' if not loop.last }}
+        {% endfor %}
+    from totals
 
 ),
 
@@ -98,13 +121,13 @@ final as (
         interval_minutes,
         opened_at,
         close_price,
-        close_volume_obv,
+        {{ exact_amount('gain_since_start - loss_since_start') }} as close_volume_obv,
         case
-            when bars_in_run > minute_of_day / interval_minutes and session_volume > 0
-                then cast(session_value as {{ type_float64() }}) / cast(session_volume as {{ type_float64() }})
+            when bars_in_run > minute_of_day / interval_minutes and traded_since_start > 0
+                then cast(value_since_start as {{ type_float64() }}) / cast(traded_since_start as {{ type_float64() }})
         end as vwap_session
 
-    from totals
+    from since_start
 
 )
 

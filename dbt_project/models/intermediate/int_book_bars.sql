@@ -53,6 +53,12 @@ changes as (
 
 {% endfor -%}
 
+intervals as (
+
+    {{ rows_of(var('interval_minutes'), 'interval_minutes') }}
+
+),
+
 bars as (
 
     select
@@ -70,7 +76,7 @@ bars as (
         {% endfor %}
     from minutes_of_snapshots
     inner join minutes_of_changes using (exchange, market, symbol, minute_at)
-    cross join ({{ rows_of(var('interval_minutes'), 'interval_minutes') }}) as intervals
+    cross join intervals
 
     group by {{ series | join(', ') }}, interval_minutes, {{ bar_opened_at('minute_at', 'interval_minutes') }}
 
