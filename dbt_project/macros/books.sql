@@ -180,3 +180,11 @@
 
     ) as neighbours
 {%- endmacro %}
+
+
+{# The condition of a join of two relations by symbol. #}
+{% macro same_book(left, right) -%}
+    {{ left }}.exchange = {{ right }}.exchange
+    and {{ left }}.market = {{ right }}.market
+    and {{ left }}.symbol = {{ right }}.symbol
+{%- endmacro %}

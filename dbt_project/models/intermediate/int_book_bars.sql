@@ -23,7 +23,6 @@ snapshots as (
 
 ),
 
-{# Flows from the snapshot before: one that is older than `book_flow_minutes`, at most a day, does not count. #}
 changes as (
 
     {{ book_flows(ref('int_book_snapshots'), first_day) }}
@@ -53,19 +52,14 @@ changes as (
 
 {% endfor -%}
 
-intervals as (
-
-    {{ rows_of(var('interval_minutes'), 'interval_minutes') }}
-
-),
-
 bars as (
 
     select
         {{ series | join(',\n        ') }},
         interval_minutes,
         {{ bar_opened_at('minute_at', 'interval_minutes') }} as opened_at,
-        max(minutes_of_snapshots.latest_value) as available_at,
+        {{ add_minutes(bar_opened_at('minute_at', 'interval_minutes'), 'interval_minutes') }} as closed_at,
+        max(minutes_of_snapshots.latest_value) as latest_at,
         cast(sum(minutes_of_snapshots.snapshot_count) as bigint) as snapshot_count,
         max(minutes_of_changes.latest_value) as last_number,
         max(minutes_of_changes.latest_value) - cast(ceil(sum(minutes_of_snapshots.snapshot_count) / 2) as bigint) + 1
@@ -74,9 +68,9 @@ bars as (
             cast(sum({{ column }}_sum) as {{ type_float64() }}) as {{ column }}_sum,
             sum({{ column }}_count) as {{ column }}_count{{ ',' if not loop.last }}
         {% endfor %}
-    from minutes_of_snapshots
+    from ({{ rows_of(var('interval_minutes'), 'interval_minutes') }}) as intervals
+    cross join minutes_of_snapshots
     inner join minutes_of_changes using (exchange, market, symbol, minute_at)
-    cross join intervals
 
     group by {{ series | join(', ') }}, interval_minutes, {{ bar_opened_at('minute_at', 'interval_minutes') }}
 
@@ -115,11 +109,10 @@ shown as (
 final as (
 
     select
-        {% for column in series + ['interval_minutes', 'opened_at'] -%}
+        {% for column in series + ['interval_minutes', 'opened_at', 'closed_at'] -%}
             bars.{{ column }},
         {% endfor -%}
-        {{ add_minutes('bars.opened_at', 'bars.interval_minutes') }} as closed_at,
-        greatest(bars.available_at, {{ add_minutes('bars.opened_at', 'bars.interval_minutes') }}) as available_at,
+        greatest(bars.latest_at, bars.closed_at) as available_at,
         bars.snapshot_count,
         {% for column in book_states() -%}
             latest.{{ column }},
@@ -136,9 +129,7 @@ final as (
     from bars
     {% for name, number in {'latest': 'last_number', 'middle': 'mid_number'}.items() -%}
         inner join shown as {{ name }}
-            on bars.exchange = {{ name }}.exchange
-            and bars.market = {{ name }}.market
-            and bars.symbol = {{ name }}.symbol
+            on {{ same_book('bars', name) }}
             and bars.{{ number }} = {{ name }}.snapshot_number
     {% endfor %}
     {# A bar in which the book was lost or found again is none, if that was known when the bar was. #}
@@ -147,13 +138,10 @@ final as (
             select 1
             from {{ ref('stg_book_gaps') }} as gaps
             where
-                bars.exchange = gaps.exchange
-                and bars.market = gaps.market
-                and bars.symbol = gaps.symbol
+                {{ same_book('bars', 'gaps') }}
                 and bars.opened_at = {{ bar_opened_at('gaps.gap_at', 'bars.interval_minutes') }}
-                and bars.available_at >= gaps.available_at
+                and greatest(bars.latest_at, bars.closed_at) >= gaps.available_at
         )
-
 )
 
 select * from final
