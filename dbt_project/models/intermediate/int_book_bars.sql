@@ -3,6 +3,7 @@
 {% set series = ['exchange', 'market', 'symbol'] %}
 {% set averaged = book_states() | reject('in', ['mid_price', 'depth_5', 'depth_20']) | list %}
 {% set flows = ['ofi_1', 'ofi_5'] %}
+{% set closed_at = add_minutes('bars.opened_at', 'bars.interval_minutes') %}
 {% set changed = changed_from() if is_incremental() %}
 {% set first_day = 'snapshot_on >= cast(' ~ add_minutes(changed, -1440) ~ ' as date)' if is_incremental() %}
 
@@ -58,7 +59,6 @@ bars as (
         {{ series | join(',\n        ') }},
         interval_minutes,
         {{ bar_opened_at('minute_at', 'interval_minutes') }} as opened_at,
-        {{ add_minutes(bar_opened_at('minute_at', 'interval_minutes'), 'interval_minutes') }} as closed_at,
         max(minutes_of_snapshots.latest_value) as latest_at,
         cast(sum(minutes_of_snapshots.snapshot_count) as bigint) as snapshot_count,
         max(minutes_of_changes.latest_value) as last_number,
@@ -109,10 +109,11 @@ shown as (
 final as (
 
     select
-        {% for column in series + ['interval_minutes', 'opened_at', 'closed_at'] -%}
+        {% for column in series + ['interval_minutes', 'opened_at'] -%}
             bars.{{ column }},
         {% endfor -%}
-        greatest(bars.latest_at, bars.closed_at) as available_at,
+        {{ closed_at }} as closed_at,
+        greatest(bars.latest_at, {{ closed_at }}) as available_at,
         bars.snapshot_count,
         {% for column in book_states() -%}
             latest.{{ column }},
@@ -140,7 +141,7 @@ final as (
             where
                 {{ same_book('bars', 'gaps') }}
                 and bars.opened_at = {{ bar_opened_at('gaps.gap_at', 'bars.interval_minutes') }}
-                and greatest(bars.latest_at, bars.closed_at) >= gaps.available_at
+                and greatest(bars.latest_at, {{ closed_at }}) >= gaps.available_at
         )
 )
 
