@@ -2,13 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 import duckdb
 import numpy as np
@@ -25,10 +24,10 @@ NUMBERS = {
 }
 NUMERIC = NUMBERS | {"BOOLEAN"}
 MOST_CLASSES = 1000
-BATCH_ROWS = 20_000
+BATCH_ROWS = 50_000
 # What tables may hold of DuckDB's memory while one is fetched.
 CACHE_BYTES = 128_000_000
-T = TypeVar("T")
+CORES = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -300,8 +299,7 @@ def fetch(
     reader = connection.sql(f"select {', '.join(columns)} {source}").to_arrow_reader(BATCH_ROWS)
     for batch in reader:
         rows = slice(filled, filled + batch.num_rows)
-        for position in range(width):
-            features[rows, position] = batch.column(position).to_numpy()
+        in_threads(partial(_copy, features, batch, rows), width)
         for position, values in enumerate(numbers.values(), start=width):
             values[rows] = batch.column(position).to_numpy().view(values.dtype)
         if keys:
@@ -311,7 +309,7 @@ def fetch(
         if filled < count:
             release_cache(connection)
     order = np.argsort(numbers["hash"].view(np.uint64), kind="stable")
-    in_threads(partial(_reorder, features, order), range(width))
+    in_threads(partial(_reorder, features, order), width)
     start, end, series = (numbers[name][order] if with_times else NONE for name in TIMES)
     table = pyarrow.Table.from_batches(named).take(order) if named else pyarrow.table({})
     return Rows(features, numbers["label"][order], start, end, series, table)
@@ -325,14 +323,26 @@ TIMES = {
 }
 
 
-def _reorder(features: Float32, order: npt.NDArray[np.int64], position: int) -> None:
-    features[:, position] = features[:, position].take(order)
+def _copy(features: Float32, batch: pyarrow.RecordBatch, rows: slice, columns: range) -> None:
+    for position in columns:
+        features[rows, position] = batch.column(position).to_numpy()
 
 
-def in_threads(work: Callable[[int], T], positions: Iterable[int]) -> list[T]:
-    """Return what a function that leaves Python's lock gives of each position, on all cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(work, positions))
+def _reorder(features: Float32, order: npt.NDArray[np.int64], columns: range) -> None:
+    ordered = np.empty(len(order), dtype=np.float32)
+    for position in columns:
+        features[:, position].take(order, out=ordered, mode="clip")
+        features[:, position] = ordered
+
+
+def in_threads(work: Callable[[range], None], columns: int) -> None:
+    """Call a function of parts of the columns, each on a core of its own.
+
+    NumPy leaves Python's lock while it copies, counts and sorts.
+    """
+    with ThreadPoolExecutor(CORES) as pool:
+        for done in [pool.submit(work, range(first, columns, CORES)) for first in range(CORES)]:
+            done.result()
 
 
 def release_cache(connection: duckdb.DuckDBPyConnection) -> None:

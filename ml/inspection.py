@@ -113,4 +113,10 @@ def statistics(features: Float32) -> list[Figures]:
         mean = float(known.mean(dtype=np.float64))
         return [float(known.min()), float(known.max()), mean, median, deviation, missing]
 
-    return in_threads(of, range(features.shape[1]))
+    def fill(columns: range) -> None:
+        for position in columns:
+            found[position] = of(position)
+
+    found: list[Figures] = [[] for _ in range(features.shape[1])]
+    in_threads(fill, len(found))
+    return found
