@@ -10,7 +10,7 @@ OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_T
 # dbt and Dagster open the warehouse that the demo filled, unless one is named or a default one exists.
 export TAPEHOUSE_DATABASE ?= $(firstword $(wildcard $(CURDIR)/data/tapehouse.duckdb $(CURDIR)/data/demo/tapehouse.duckdb) $(CURDIR)/data/tapehouse.duckdb)
 
-.PHONY: help demo test lint docs ui bench-features bench-ml chaos lock clean
+.PHONY: help demo test lint docs ui bench-features bench-ml bench-recorder soak chaos lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,6 +43,12 @@ bench-ml: $(STAMP) ## training and scoring in the warehouse, beside LightGBM and
 
 bench-features: $(STAMP) ## speed and memory of the feature families, beside polars, pandas, TA-Lib and a bare GROUP BY
 	@for name in features alpha158 qlib orderflow refresh; do env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+
+bench-recorder: $(STAMP) ## messages a second of the recorder on one core, beside a bare WebSocket reader
+	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/bench_recorder.py
+
+soak: $(STAMP) ## an hour of the exchange at sixty times its speed: nothing lost, memory flat
+	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/soak.py
 
 chaos: $(STAMP) ## kill recorder, loop and landing 200 times under a faulty exchange, and prove that nothing is lost
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/chaos.py --kills 200

@@ -15,11 +15,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
-import dlt
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from dlt.common.pipeline import LoadInfo
 
 from ingest import warehouse
 from ingest.kinds import KINDS, Kind, KindName
@@ -27,7 +25,8 @@ from ingest.segments import START, Cursor
 from ingest.settings import Market, Settings
 from ingest.validation import Checked
 
-# dlt.config would start the telemetry before it could be told not to.
+# dlt is imported where it works, for that takes half a second; its configuration would start the
+# telemetry before it could be told not to.
 os.environ["RUNTIME__DLTHUB_TELEMETRY"] = "false"
 
 ROWS_AT_ONCE = 500_000
@@ -359,6 +358,8 @@ def _counted(entry: Entry, part: Checked) -> Entry:
 
 
 def _write(settings: Settings, batches: list[Batch]) -> list[Batch]:
+    import dlt
+
     tables: dict[str, list[pa.Table]] = {}
     for batch in batches:
         tables.setdefault(batch.series.kind, []).append(batch.checked.rows)
@@ -383,7 +384,9 @@ def _write(settings: Settings, batches: list[Batch]) -> list[Batch]:
 
 def _run_dlt(
     settings: Settings, connection: duckdb.DuckDBPyConnection, resources: list[object]
-) -> LoadInfo:
+) -> None:
+    import dlt
+
     # Whoever holds the warehouse is alone here: what lies about was left by a killed run, and
     # its rows are landed again because no ledger row speaks of them.
     shutil.rmtree(settings.dlt_directory, ignore_errors=True)
@@ -397,7 +400,6 @@ def _run_dlt(
         )
         info = pipeline.run(resources, loader_file_format="parquet")
         info.raise_on_failed_jobs()
-        return info
 
 
 def _enter(settings: Settings, connection: duckdb.DuckDBPyConnection, entries: list[Entry]) -> None:
