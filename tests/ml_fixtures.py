@@ -1,17 +1,48 @@
 """A synthetic dataset beside its bars, and dbt on top of it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow
 from dbt_fixtures import run_dbt
 
+from ml import registry
+from ml.plugin import create_functions
+
 ROOT = Path(__file__).resolve().parents[1]
 START = datetime(2024, 12, 10)
 HORIZON = 5
 VOLATILITY = 8e-4
+# Small enough to be quick, large enough to find the edge.
+SMALL_MODELS: dict[str, dict[str, Any]] = {
+    "LOGISTIC_REG": {"l2_reg": 1},
+    "LINEAR_REG": {"l2_reg": 1},
+    "BOOSTED_TREE_CLASSIFIER": {"max_tree_depth": 3, "learn_rate": 0.1},
+    "BOOSTED_TREE_REGRESSOR": {"max_tree_depth": 3, "learn_rate": 0.1},
+    "RANDOM_FOREST_CLASSIFIER": {"num_parallel_tree": 20, "max_tree_depth": 4},
+    "RANDOM_FOREST_REGRESSOR": {"num_parallel_tree": 20, "max_tree_depth": 4},
+    "DNN_CLASSIFIER": {"hidden_units": [8], "batch_size": 64, "learn_rate": 0.01},
+    "DNN_REGRESSOR": {"hidden_units": [8], "batch_size": 64, "learn_rate": 0.01},
+    "AUTOML_CLASSIFIER": {"num_trials": 5},
+    "AUTOML_REGRESSOR": {"num_trials": 5},
+}
+
+
+@contextmanager
+def warehouse_of(
+    database: Path, *, edge: float = 0.5, days: int
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a warehouse with a dataset of two symbols, the registry and the functions."""
+    with duckdb.connect(str(database)) as connection:
+        write_dataset(connection, seed=5, edge=edge, days=days, symbols=["BTCUSDT", "ETHUSDT"])
+        registry.create(connection)
+        create_functions(connection, database=database)
+        yield connection
 
 
 def write_dataset(

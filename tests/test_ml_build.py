@@ -9,23 +9,11 @@ import pandas
 import pytest
 import yaml
 from dbt_fixtures import PROJECT, ROOT, run_dbt
-from ml_fixtures import write_dataset
+from ml_fixtures import SMALL_MODELS, write_dataset
 from sklearn.metrics import log_loss, mean_squared_error, r2_score, roc_auc_score
 
 from ml import options
 
-SMALL: dict[str, dict[str, Any]] = {
-    "LOGISTIC_REG": {"l2_reg": 1},
-    "LINEAR_REG": {"l2_reg": 1},
-    "BOOSTED_TREE_CLASSIFIER": {"max_tree_depth": 3, "learn_rate": 0.1},
-    "BOOSTED_TREE_REGRESSOR": {"max_tree_depth": 3, "learn_rate": 0.1},
-    "RANDOM_FOREST_CLASSIFIER": {"num_parallel_tree": 20, "max_tree_depth": 4},
-    "RANDOM_FOREST_REGRESSOR": {"num_parallel_tree": 20, "max_tree_depth": 4},
-    "DNN_CLASSIFIER": {"hidden_units": [8], "batch_size": 64, "learn_rate": 0.01},
-    "DNN_REGRESSOR": {"hidden_units": [8], "batch_size": 64, "learn_rate": 0.01},
-    "AUTOML_CLASSIFIER": {"num_trials": 3},
-    "AUTOML_REGRESSOR": {"num_trials": 3},
-}
 MODELS = {
     f"ml_{model_type}_{engine or 'any'}".lower(): (model_type, engine)
     for model_type in options.TYPES
@@ -80,7 +68,7 @@ def project() -> Path:
             "key_columns": ["symbol", "opened_at"],
             "label_end_column": "label_end_at",
             **({"engine": engine} if engine else {}),
-            **SMALL[model_type],
+            **SMALL_MODELS[model_type],
         }
         models = {name: f"{{{{ config(**{config!r}) }}}} select * exclude ({other}) from dataset"}
         for verb, more in (("predict", ""), ("evaluate", ""), ("explain_predict", ", 2")):

@@ -8,7 +8,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from ml_fixtures import write_dataset
+from ml_fixtures import warehouse_of
 from test_ml_types import train
 from typer.testing import CliRunner
 
@@ -53,10 +53,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "tapehouse.duckdb"
     monkeypatch.setenv("TAPEHOUSE_DATABASE", str(path))
     monkeypatch.setenv("COLUMNS", "250")
-    with duckdb.connect(str(path)) as connection:
-        write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
-        registry.create(connection)
-        create_functions(connection, database=path)
+    with warehouse_of(path, days=5) as connection:
         train(connection, "ml_test", "LOGISTIC_REG", l2_reg=1000)
         train(connection, "ml_test", "LOGISTIC_REG", l2_reg=1, settings=MANUAL)
     return path

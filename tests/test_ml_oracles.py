@@ -10,13 +10,10 @@ import lightgbm
 import numpy as np
 import pytest
 import xgboost
-from ml_fixtures import write_dataset
+from ml_fixtures import warehouse_of
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from test_ml_types import FEATURES, metrics, train
-
-from ml import registry
-from ml.plugin import create_functions
 
 VALUE = "1e4 * return_5"
 PASSES = 4
@@ -42,10 +39,7 @@ TREES = {"max_tree_depth": 3, "learn_rate": 0.1, "max_iterations": ROUNDS, "earl
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     database = tmp_path_factory.mktemp("oracles") / "tapehouse.duckdb"
-    with duckdb.connect(str(database)) as connection:
-        write_dataset(connection, seed=5, edge=0.5, days=10, symbols=["BTCUSDT", "ETHUSDT"])
-        registry.create(connection)
-        create_functions(connection, database=database)
+    with warehouse_of(database, days=10) as connection:
         yield connection
 
 

@@ -7,10 +7,9 @@ import duckdb
 import numpy as np
 import pytest
 from dbt_fixtures import run_dbt
-from ml_fixtures import write_dataset
+from ml_fixtures import warehouse_of
 
 from ml import onnx_model, registry
-from ml.plugin import create_functions
 
 FEATURES = ["flow", "noise_0", "noise_1", "noise_2", "noise_3"]
 LABELS = {
@@ -58,15 +57,12 @@ MACRO = (
 def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A warehouse with a model of each kind, and rows with values at thresholds and missing."""
     database = tmp_path_factory.mktemp("portable") / "tapehouse.duckdb"
-    with duckdb.connect(str(database)) as connection:
-        write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
+    with warehouse_of(database, days=5) as connection:
         # A feature of few values that matters, and one that is missing now and then.
         connection.execute(
             "update ds_order_flow set noise_3 = round(noise_3 + flow), "
             "noise_1 = case when hash(opened_at) % 7 > 0 then noise_1 + flow end"
         )
-        registry.create(connection)
-        create_functions(connection, database=database)
         for name, (kind, label) in LABELS.items():
             given = {
                 "model_type": kind,

@@ -8,12 +8,11 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from ml_fixtures import write_dataset
+from ml_fixtures import warehouse_of
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, RobustScaler, StandardScaler
 from test_ml_types import FEATURES, KEYS, metrics, train
 
-from ml import onnx_model, registry, transform, weights
-from ml.plugin import create_functions
+from ml import onnx_model, transform, weights
 from ml.trainers import Task
 
 FOLDS = {
@@ -29,10 +28,7 @@ FOLD_COLUMNS = f", closed_at, label_end_at, fold, {', '.join(KEYS)}"
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     database = tmp_path_factory.mktemp("search") / "tapehouse.duckdb"
-    with duckdb.connect(str(database)) as connection:
-        write_dataset(connection, seed=5, edge=0.5, days=10, symbols=["BTCUSDT", "ETHUSDT"])
-        registry.create(connection)
-        create_functions(connection, database=database)
+    with warehouse_of(database, days=10) as connection:
         yield connection
 
 

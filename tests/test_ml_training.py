@@ -14,10 +14,9 @@ import duckdb
 import lightgbm
 import numpy as np
 import pytest
-from ml_fixtures import write_dataset
+from ml_fixtures import warehouse_of
 
 from ml import onnx_model, options, registry
-from ml.plugin import create_functions
 
 OPTIONS: dict[str, Any] = {
     "model_type": "BOOSTED_TREE_CLASSIFIER",
@@ -40,10 +39,7 @@ def database(tmp_path: Path) -> Path:
 @pytest.fixture
 def warehouse(database: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A warehouse with a dataset, the registry and the functions."""
-    with duckdb.connect(str(database)) as connection:
-        write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
-        registry.create(connection)
-        create_functions(connection, database=database)
+    with warehouse_of(database, days=5) as connection:
         yield connection
 
 
@@ -253,9 +249,8 @@ def test_options_are_read_in_either_case_and_default_to_those_of_bigquery() -> N
 
 
 def test_a_killed_training_leaves_whole_versions_only(database: Path) -> None:
-    with duckdb.connect(str(database)) as connection:
-        write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
-        registry.create(connection)
+    with warehouse_of(database, days=5):
+        pass
     script = f"""
 import itertools, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})

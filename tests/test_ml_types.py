@@ -4,35 +4,22 @@ import json
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import duckdb
 import lightgbm
 import numpy as np
 import pytest
-from ml_fixtures import write_dataset
+from ml_fixtures import SMALL_MODELS, warehouse_of
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 
-from ml import options, registry
-from ml.plugin import create_functions
+from ml import options
 
 FEATURES = ["flow", "noise_0", "noise_1", "noise_2", "noise_3"]
 KEYS = ["exchange", "market", "symbol", "interval_minutes", "opened_at"]
 CLASSES = "case when abs(return_5) < 1e-3 then 'flat' when return_5 > 0 then 'up' else 'down' end"
-# Small enough to be quick, large enough to find the edge.
-SMALL: dict[str, dict[str, Any]] = {
-    "LOGISTIC_REG": {"l2_reg": 1},
-    "LINEAR_REG": {"l2_reg": 1},
-    "BOOSTED_TREE_CLASSIFIER": {"max_tree_depth": 3, "learn_rate": 0.1},
-    "BOOSTED_TREE_REGRESSOR": {"max_tree_depth": 3, "learn_rate": 0.1},
-    "RANDOM_FOREST_CLASSIFIER": {"num_parallel_tree": 20, "max_tree_depth": 4},
-    "RANDOM_FOREST_REGRESSOR": {"num_parallel_tree": 20, "max_tree_depth": 4},
-    "DNN_CLASSIFIER": {"hidden_units": [8], "batch_size": 64, "learn_rate": 0.01},
-    "DNN_REGRESSOR": {"hidden_units": [8], "batch_size": 64, "learn_rate": 0.01},
-    "AUTOML_CLASSIFIER": {"num_trials": 5},
-    "AUTOML_REGRESSOR": {"num_trials": 5},
-}
 KINDS = [
     (model_type, engine, label)
     for model_type in options.TYPES
@@ -44,17 +31,13 @@ KINDS = [
 @pytest.fixture(scope="module")
 def markets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """A market with a planted edge and one without."""
-    opened = {}
-    for name, edge in (("edge", 0.5), ("null", 0.0)):
-        database = tmp_path_factory.mktemp(name) / "tapehouse.duckdb"
-        connection = duckdb.connect(str(database))
-        write_dataset(connection, seed=5, edge=edge, days=10, symbols=["BTCUSDT", "ETHUSDT"])
-        registry.create(connection)
-        create_functions(connection, database=database)
-        opened[name] = connection
-    yield opened
-    for connection in opened.values():
-        connection.close()
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(
+                warehouse_of(tmp_path_factory.mktemp(name) / "tapehouse.duckdb", edge=edge, days=10)
+            )
+            for name, edge in (("edge", 0.5), ("null", 0.0))
+        }
 
 
 @pytest.fixture
@@ -121,7 +104,7 @@ def test_a_planted_edge_is_found_where_there_is_one(
     found = {}
     for market, connection in markets.items():
         settings = {"engine": engine} if engine else {}
-        train(connection, name, model_type, label, settings=settings, **SMALL[model_type])
+        train(connection, name, model_type, label, settings=settings, **SMALL_MODELS[model_type])
         found[market] = metrics(connection, name)
     if options.is_classifier(model_type):
         floor, ceiling = (0.65, 0.55) if label == "is_up_5" else (0.6, 0.55)
@@ -140,7 +123,7 @@ def test_the_same_rows_and_seed_give_the_same_bytes(
     settings = {"engine": engine} if engine else {}
     names = [name_of(model_type, engine, label), "ml_again"]
     done = [
-        train(connection, name, model_type, label, settings=settings, **SMALL[model_type])
+        train(connection, name, model_type, label, settings=settings, **SMALL_MODELS[model_type])
         for name in names
     ]
     assert done[0]["model_version"] == done[1]["model_version"]

@@ -11,7 +11,7 @@ import pandas
 import pytest
 import xgboost
 from dbt_fixtures import run_dbt
-from ml_fixtures import write_dataset
+from ml_fixtures import warehouse_of
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import (
     accuracy_score,
@@ -29,7 +29,6 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from ml import registry
 from ml.plugin import create_functions
 
 FEATURES = ["flow", "noise_0", "noise_1", "noise_2", "noise_3"]
@@ -103,10 +102,7 @@ def verbs() -> dict[str, str]:
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pandas.DataFrame]:
     """What every verb gives, by the name of the call, with the native models as they are stored."""
     database = tmp_path_factory.mktemp("verbs") / "tapehouse.duckdb"
-    with duckdb.connect(str(database)) as connection:
-        write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
-        registry.create(connection)
-        create_functions(connection, database=database)
+    with warehouse_of(database, days=5) as connection:
         connection.execute(
             f"alter table ds_order_flow add column class_5 varchar; "
             f"update ds_order_flow set class_5 = {CLASS} where return_5 is not null"
