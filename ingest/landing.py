@@ -266,6 +266,16 @@ def landed_archives(
     ]
 
 
+def first_covered(settings: Settings, kind: KindName) -> datetime | None:
+    """Return where the history that was taken from the exchange begins, None if there is none."""
+    with _ledger(settings, kind) as connection:
+        ((first,),) = connection.execute(
+            "select epoch_us(min(covered_from)) from raw.landings where kind = ? and exchange = ?",
+            [kind, settings.exchange],
+        ).fetchall()
+    return None if first is None else _instant(first)
+
+
 def covered(settings: Settings, series: Series) -> list[tuple[datetime, datetime]]:
     """Return the spans of time for which all of a series has landed, in order, merged."""
     with _ledger(settings, series.kind) as connection:

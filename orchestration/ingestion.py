@@ -1,17 +1,17 @@
 """The raw tables as Dagster assets, each fed by the exchange's history."""
 
-from datetime import datetime
 from typing import get_args
 
 import dagster as dg
 
-from ingest import warehouse
 from ingest.history import ingest_history
 from ingest.kinds import ExchangeKind
+from ingest.landing import first_covered
 from ingest.report import Report
 from ingest.sentiment import score_headlines
 from ingest.settings import Settings
 from ml.garch import NoBarsError, fit_garch
+from orchestration.metrics import raw_row_count
 
 DESCRIPTIONS: dict[ExchangeKind, str] = {
     "klines": "Candlesticks from archives and REST.",
@@ -28,6 +28,8 @@ BY_USERS = {
     "news": "Headlines, landed by `tapehouse ingest news`.",
 }
 
+SYNCED = "Derived in DuckDB by `tapehouse derive`, brought by `tapehouse sync --to bigquery`."
+
 
 def raw_table(kind: ExchangeKind) -> dg.AssetsDefinition:
     """Return the asset of a raw table."""
@@ -39,7 +41,7 @@ def raw_table(kind: ExchangeKind) -> dg.AssetsDefinition:
         description=DESCRIPTIONS[kind],
     )
     def ingested(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
-        report = ingest_history(settings, kind, start=_first_ingested(settings, kind))
+        report = ingest_history(settings, kind, start=first_covered(settings, kind))
         return _landed(settings, kind, report)
 
     return ingested
@@ -72,37 +74,27 @@ def garch_parameters(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResu
     return _landed(settings, "garch_parameters", report)
 
 
-raw_tables = [
-    *(raw_table(kind) for kind in get_args(ExchangeKind)),
-    *(news_scores, garch_parameters),
-]
-user_tables = [
-    dg.AssetSpec(dg.AssetKey(["raw", name]), group_name="raw", description=description)
-    for name, description in BY_USERS.items()
-]
+raw_tables = [raw_table(kind) for kind in get_args(ExchangeKind)]
+derived_tables = [news_scores, garch_parameters]
+
+
+def user_tables(settings: Settings) -> list[dg.AssetSpec]:
+    """Return the raw tables that something outside of Dagster fills."""
+    tables = dict(BY_USERS)
+    if settings.target == "bigquery":
+        tables |= {asset.key.path[-1]: SYNCED for asset in derived_tables}
+    return [
+        dg.AssetSpec(dg.AssetKey(["raw", name]), group_name="raw", description=description)
+        for name, description in tables.items()
+    ]
 
 
 def _landed(settings: Settings, table: str, report: Report) -> dg.MaterializeResult[None]:
-    timeout_s = settings.writer_timeout_s
-    with warehouse.reading(settings.database, timeout_s=timeout_s) as connection:
-        ((row_count,),) = connection.execute(f"select count(*) from raw.{table}").fetchall()
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": row_count,
+            "dagster/row_count": raw_row_count(settings, table),
             "landed": report.row_count,
             "rejected": report.reject_count,
             "not to be had": [failure.unit for failure in report.failures],
         }
     )
-
-
-def _first_ingested(settings: Settings, kind: ExchangeKind) -> datetime | None:
-    """Return where the history that was taken from the exchange begins, None if there is none."""
-    if not settings.database.exists():
-        return None
-    with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
-        rows: list[tuple[datetime | None]] = connection.execute(
-            "select min(covered_from) from raw.landings where kind = ? and exchange = ?",
-            [kind, settings.exchange],
-        ).fetchall()
-    return rows[0][0]

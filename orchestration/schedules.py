@@ -17,6 +17,7 @@ daily = dg.ScheduleDefinition(
 )
 
 
-def routine(slow: dg.AssetChecksDefinition) -> dg.AssetSelection:
+def routine(slow: dg.AssetChecksDefinition | None) -> dg.AssetSelection:
     """Return what runs every hour: all but the training and the slow checks."""
-    return dg.AssetSelection.all() - TRAINING - dg.AssetSelection.checks(slow)
+    selection = dg.AssetSelection.all() - TRAINING
+    return selection - dg.AssetSelection.checks(slow) if slow else selection

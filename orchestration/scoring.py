@@ -7,7 +7,7 @@ import dagster as dg
 from ingest import warehouse
 from ingest.settings import Settings
 from orchestration.metrics import metrics
-from serving.scoring import score
+from serving.scoring import score_bars
 
 
 @dg.asset(
@@ -20,8 +20,9 @@ from serving.scoring import score
 def scored_bars(settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult[None]:
     """Score the bars without a prediction, then renew the snapshot that readers use."""
     now = datetime.now(UTC).replace(tzinfo=None)
-    scored = score(settings.database, now=now, timeout_s=settings.writer_timeout_s)
-    warehouse.publish_snapshot(settings.database, timeout_s=settings.writer_timeout_s)
+    scored = score_bars(settings, now=now)
+    if settings.target == "duckdb":
+        warehouse.publish_snapshot(settings.database, timeout_s=settings.writer_timeout_s)
     metadata: dict[str, str | float] = {"bars": sum(run.bars for run in scored)}
     for run in scored:
         metadata |= {

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest import warehouse
+from ingest.settings import Settings
 from ml import onnx_model, registry
 from serving.manifest import Lineage, compiled_manifest, dataset, lineage
 from serving.window import evaluated, raw_rows
@@ -49,6 +50,23 @@ class Scored:
     flat: int
 
 
+def score_bars(settings: Settings, *, now: datetime) -> list[Scored]:
+    """Score every bar that the active models have not scored, where the settings say.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the warehouse; for BigQuery see ``serving.cloud_scoring``.
+    now : datetime
+        Naive UTC; written as ``predicted_at``.
+    """
+    if settings.target == "bigquery":
+        from serving import cloud_scoring
+
+        return cloud_scoring.score(settings, now=now)
+    return score(settings.database, now=now, timeout_s=settings.writer_timeout_s)
+
+
 def score(database: Path, *, now: datetime, timeout_s: float = 600.0) -> list[Scored]:
     """Score every bar that the active models have not scored yet.
 
@@ -82,7 +100,7 @@ def score(database: Path, *, now: datetime, timeout_s: float = 600.0) -> list[Sc
     with warehouse.reading(database, timeout_s=timeout_s) as connection:
         models = registry.active_models(connection)
         for model in models:
-            _require(connection, database, _predictions(model), _signals(model))
+            _require(connection, database, predictions_of(model), signals_of(model))
     if not models:
         raise NotReadyError(f"{database} has no active model: {BUILD_FIRST}")
     manifest = compiled_manifest(database, [model.name for model in models])
@@ -105,7 +123,7 @@ def _score_model(
     database: Path, model: registry.Model, chain: Lineage, *, now: datetime, timeout_s: float
 ) -> Scored:
     with warehouse.reading(database, timeout_s=timeout_s) as connection:
-        interval_minutes, days = _unscored(connection, model, chain)
+        interval_minutes, days = unscored(connection, model, chain)
         session = onnx_model.load(registry.model_file(connection, database, model.sha256))
     skipped = 0
     for day in days:
@@ -117,21 +135,21 @@ def _score_model(
             )
             scored = _scored_keys(connection, model, start=start, end=end)
         with evaluated(chain, raw) as memory:
-            rows = _unscored_rows(memory, model, chain, scored, start=start)
-        predictions = _predicted(
-            rows, model, onnx_model.probabilities(session, _matrix(rows, model))
-        )
+            rows = unscored_rows(memory, model, chain, scored, start=start)
+        predictions = predicted(rows, model, onnx_model.probabilities(session, matrix(rows, model)))
         with warehouse.writing(database, timeout_s=timeout_s) as connection:
             skipped += predictions.num_rows - _insert(connection, model, predictions, now=now)
     with warehouse.reading(database, timeout_s=timeout_s) as connection:
         return _report(connection, model, skipped=skipped, now=now)
 
 
-def _predictions(model: registry.Model) -> str:
+def predictions_of(model: registry.Model) -> str:
+    """Return the name of the table of a model's predictions."""
     return f"pred_{model.name.removeprefix('ml_')}"
 
 
-def _signals(model: registry.Model) -> str:
+def signals_of(model: registry.Model) -> str:
+    """Return the name of the view of a model's signals."""
     return f"sig_{model.name.removeprefix('ml_')}"
 
 
@@ -144,7 +162,7 @@ def _require(connection: duckdb.DuckDBPyConnection, database: Path, *names: str)
         raise NotReadyError(f"{database} has no {' and no '.join(missing)}: {BUILD_FIRST}")
 
 
-def _unscored(
+def unscored(
     connection: duckdb.DuckDBPyConnection, model: registry.Model, chain: Lineage
 ) -> tuple[int, list[date]]:
     """Return the bars' length in minutes and the UTC days with complete bars to score."""
@@ -165,7 +183,7 @@ def _unscored(
             having count(*) * klines.interval_minutes = bar_minutes
         ),
         predictions as (
-            select {KEY} from {_predictions(model)} where model_version = $version
+            select {KEY} from {predictions_of(model)} where model_version = $version
         )
         select interval_minutes, cast(opened_at as date)
         from bars anti join predictions using ({KEY})
@@ -186,13 +204,13 @@ def _scored_keys(
     connection: duckdb.DuckDBPyConnection, model: registry.Model, *, start: datetime, end: datetime
 ) -> pa.Table:
     return connection.sql(
-        f"select {KEY} from {_predictions(model)} "
+        f"select {KEY} from {predictions_of(model)} "
         "where model_version = $version and opened_at >= $start and opened_at < $end",
         params={"version": model.version, "start": start, "end": end},
     ).to_arrow_table()
 
 
-def _unscored_rows(
+def unscored_rows(
     memory: duckdb.DuckDBPyConnection,
     model: registry.Model,
     chain: Lineage,
@@ -200,6 +218,7 @@ def _unscored_rows(
     *,
     start: datetime,
 ) -> pa.Table:
+    """Return keys, times and features of the bars of a day that have no prediction yet."""
     memory.register("scored", scored)
     features = ", ".join(f'cast("{name}" as float) as "{name}"' for name in model.features)
     return memory.sql(
@@ -210,12 +229,14 @@ def _unscored_rows(
     ).to_arrow_table()
 
 
-def _matrix(rows: pa.Table, model: registry.Model) -> np.ndarray:
+def matrix(rows: pa.Table, model: registry.Model) -> np.ndarray:
+    """Return the features of rows, in the model's order and precision."""
     columns = [rows.column(name).to_numpy() for name in model.features]
     return np.column_stack(columns).astype(np.float32, copy=False)
 
 
-def _predicted(rows: pa.Table, model: registry.Model, probability: np.ndarray) -> pa.Table:
+def predicted(rows: pa.Table, model: registry.Model, probability: np.ndarray) -> pa.Table:
+    """Return rows with their probabilities instead of their features."""
     return (
         rows.drop_columns(list(model.features))
         .append_column("probability", pa.array(probability))
@@ -232,9 +253,9 @@ def _insert(
 ) -> int:
     connection.register("predictions", predictions)
     ((count,),) = connection.execute(
-        f"insert into {_predictions(model)} by name "
+        f"insert into {predictions_of(model)} by name "
         "select *, $name as model_name, $version as model_version, $now as predicted_at "
-        f"from predictions anti join (select {KEY} from {_predictions(model)} "
+        f"from predictions anti join (select {KEY} from {predictions_of(model)} "
         f"where model_version = $version) as present using ({KEY})",
         {"name": model.name, "version": model.version, "now": now},
     ).fetchall()
@@ -250,8 +271,8 @@ def _report(
         select
             count(*), min(opened_at), max(opened_at),
             {counts}
-        from {_predictions(model)}
-        inner join {_signals(model)} using (model_version, {KEY})
+        from {predictions_of(model)}
+        inner join {signals_of(model)} using (model_version, {KEY})
         where model_version = $version and predicted_at = $now
         """,
         {"version": model.version, "now": now},

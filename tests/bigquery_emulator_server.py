@@ -31,6 +31,8 @@ async def serve(directory: Path, answer: TextIO) -> None:
         enable_format_extensions=False,
         log_level="warning",
         query_cache_ttl_seconds=0,
+        # An answer of the Storage Read API, 65,536 rows, may be as large as a request.
+        write_api_max_request_bytes=512 * 1024 * 1024,
         gcs_local_root=directory,
         upload_staging_dir=directory,
     )

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dagster import materialize
+from dbt_fixtures import NO_ACCOUNT
 from serving_fixtures import SYMBOLS, built, exchange, ingested, market, signals
 
 from ingest.settings import Settings
 from ingest.simulator import Simulator
 from orchestration import ui
+from orchestration.ingestion import raw_tables
 
 __all__ = ["built", "exchange", "ingested", "market"]
 
@@ -102,6 +105,26 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
         "checking": ["retrain"],
         "trained": {"refresh": [], "retrain": MODELS},
     }
+
+
+def test_the_graph_over_bigquery_lands_there_and_leaves_out_what_is_duckdbs_alone(
+    cloud_settings: Settings, exchange: Simulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = cloud_settings.model_copy(update={"exchange_url": exchange.url, "symbols": SYMBOLS})
+    for name, value in NO_ACCOUNT.items():
+        monkeypatch.setenv(name, value)
+    graph = json.loads(run(where, "-c", GRAPH).splitlines()[-1])
+    derived = ["raw/garch_parameters", "raw/news_scores"]
+    assert (graph["phantom"], graph["checked_for_leaks"]) == ([], [])
+    assert graph["landed_by_users"] == [derived[0], "raw/macro_bars", "raw/news", derived[1]]
+    assert not set(derived) & set(graph["raw"])
+    monkeypatch.setenv("TAPEHOUSE_EXCHANGE_URL", exchange.url)
+    klines = next(asset for asset in raw_tables if asset.key.path[-1] == "klines")
+    for landed in (2 * 4 * 1440, 0):
+        result = materialize([klines], resources={"settings": where})
+        (event,) = result.asset_materializations_for_node("raw__klines")
+        counts = {name: event.metadata[name].value for name in ("landed", "dagster/row_count")}
+        assert counts == {"landed": landed, "dagster/row_count": 2 * 4 * 1440}
 
 
 @pytest.mark.long

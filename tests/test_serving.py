@@ -7,7 +7,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from dbt_fixtures import run_dbt
+from google.cloud import bigquery
 from serving_fixtures import (
+    SIGNALS,
     SYMBOLS,
     build,
     built,
@@ -21,10 +24,13 @@ from serving_fixtures import (
 )
 
 from ingest import warehouse
+from ingest.bigquery import BigQuery
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator
+from ingest.sync import sync
+from serving.cloud_scoring import merge
 from serving.manifest import compiled_manifest, dataset, lineage
-from serving.scoring import NotReadyError, score
+from serving.scoring import NotReadyError, score, score_bars
 from serving.window import evaluated, raw_rows, raw_start
 
 __all__ = ["built", "exchange", "ingested", "market", "settings"]
@@ -183,3 +189,60 @@ def test_a_window_starts_at_midnight_of_the_day_that_is_needed() -> None:
     assert raw_start(datetime(2025, 1, 3), minutes=1) == datetime(2025, 1, 2)
     assert raw_start(datetime(2025, 1, 3), minutes=1440) == datetime(2025, 1, 2)
     assert raw_start(datetime(2025, 1, 3), minutes=1441) == datetime(2025, 1, 1)
+
+
+def test_bars_in_bigquery_get_the_signals_of_the_local_warehouse(
+    settings: Settings, market: Market, cloud_settings: Settings
+) -> None:
+    where = cloud_settings.model_copy(update={"database": settings.database})
+    last_day = start_of_last_day(market)
+    sync(where, "bigquery", tables=["klines", "trades", "books", "funding"])
+    deploy(where, f"opened_at < timestamp '{last_day}'")
+    (scored,) = score_bars(where, now=NOW)
+    expected = [row for row in signals(settings) if row[4] >= last_day]
+    assert (scored.bars, scored.skipped) == (len(expected), 0)
+    assert scored.bars == len(SYMBOLS) * 288
+    assert cloud_signals(where, last_day) == expected
+    assert score_bars(where, now=NOW + timedelta(1))[0].bars == 0
+
+
+def test_scoring_in_bigquery_says_what_to_build_first(
+    settings: Settings, cloud_settings: Settings
+) -> None:
+    where = cloud_settings.model_copy(update={"database": settings.database})
+    with pytest.raises(NotReadyError, match="dbt_project --target bigquery` first"):
+        score_bars(where, now=NOW)
+
+
+def deploy(where: Settings, condition: str) -> None:
+    """Make the tables and the view that `dbt build` makes, with the predictions of some bars."""
+    cloud = BigQuery(where)
+    cloud.client.create_dataset(where.bigquery_dataset)
+    types = {"VARCHAR": "STRING", "TIMESTAMP": "TIMESTAMP", "DOUBLE": "FLOAT64", "BOOLEAN": "BOOL"}
+    for name, rows in (("pred_order_flow", condition), ("sig_thresholds", "false")):
+        with warehouse.reading(where.database) as connection:
+            columns = connection.execute(f"describe {name}").fetchall()
+            table = connection.sql(f"select * from {name} where {rows}").to_arrow_table()
+        fields = [
+            bigquery.SchemaField(name, types.get(kind, "INT64")) for name, kind, *_ in columns
+        ]
+        made = cloud.client.create_table(bigquery.Table(cloud.model(name), schema=fields))
+        merge(cloud, made, table, ["model_name", "opened_at"])
+    run_dbt(
+        where.database,
+        *("run", "--select", "sig_order_flow", "--target", "bigquery"),
+        TAPEHOUSE_BIGQUERY_METHOD="oauth-secrets",
+        TAPEHOUSE_BIGQUERY_TOKEN="emulated",
+    )
+
+
+def cloud_signals(where: Settings, since: datetime) -> list[tuple[object, ...]]:
+    sql = SIGNALS.replace("from sig", f"from {where.bigquery_dataset}.sig").replace(
+        "all", "1, 2, 3, 4, 5"
+    )
+    rows = [tuple(row.values()) for row in BigQuery(where).query(sql).to_pylist()]
+    plain = [
+        tuple(value.replace(tzinfo=None) if isinstance(value, datetime) else value for value in row)
+        for row in rows
+    ]
+    return [row for row in plain if row[4] >= since]
