@@ -24,6 +24,7 @@ DESCRIPTIONS: dict[ExchangeKind, str] = {
 }
 
 BY_USERS = {
+    "book_gaps": "Spans in which the recorder could not trust its order book.",
     "macro_bars": "Bars of indices and commodities, landed by `tapehouse ingest macro-bars`.",
     "news": "Headlines, landed by `tapehouse ingest news`.",
 }

@@ -42,7 +42,8 @@ def raw_row_count(settings: Settings, table: str) -> int:
     if settings.target == "bigquery":
         from ingest.bigquery import BigQuery
 
-        return BigQuery(settings).row_counts(settings.bigquery_raw_dataset).get(table, 0)
+        found = BigQuery(settings).query(f"select count(*) as row_count from {table}")
+        return int(found["row_count"][0].as_py())
     with warehouse.reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
         ((count,),) = connection.execute(f"select count(*) from raw.{table}").fetchall()
     return int(count)
