@@ -42,7 +42,7 @@ bench-ml: $(STAMP) ## training and scoring in the warehouse, beside LightGBM and
 	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/bench_ml.py $(ROWS)
 
 bench-features: $(STAMP) ## speed and memory of the feature families, beside polars, pandas, TA-Lib and a bare GROUP BY
-	@for name in features alpha158 qlib orderflow refresh; do env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
+	@for name in features families alpha158 qlib orderflow refresh history; do env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 
 bench-recorder: $(STAMP) ## messages a second of the recorder on one core, beside a bare WebSocket reader
 	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/bench_recorder.py
