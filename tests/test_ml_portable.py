@@ -6,7 +6,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pytest
-from dbt_fixtures import run_dbt
+from dbt_fixtures import dbt, run_dbt
 from ml_fixtures import warehouse_of
 
 from ml import onnx_model, registry
@@ -63,13 +63,13 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "update ds_order_flow set noise_3 = round(noise_3 + flow), "
             "noise_1 = case when hash(opened_at) % 7 > 0 then noise_1 + flow end"
         )
-        for name, (kind, label) in LABELS.items():
+        for name, (kind, label) in {**LABELS, "ml_line": ("LOGISTIC_REG", "is_up_5")}.items():
             given = {
                 "model_type": kind,
                 "input_label_cols": ["y"],
                 "data_split_method": "CUSTOM",
                 "data_split_col": "split",
-                "max_tree_depth": 5,
+                **({"max_tree_depth": 5} if name in LABELS else {}),
             }
             config = {"given": given, **SETTINGS.get(name, {})}
             query = f"select {', '.join(FEATURES)}, {label} as y, split from ds_order_flow"
@@ -107,6 +107,8 @@ def test_any_client_gets_what_the_model_files_say(market: Path) -> None:
     compiled = run_dbt(market, "--quiet", "compile", "--inline", " union all ".join(parts))
     with duckdb.connect(str(market), read_only=True) as connection:
         for model in registry.active_models(connection):
+            if model.name not in LABELS:
+                continue
             rows = connection.execute(
                 f"select * from ({compiled}) where model = ?", [model.name]
             ).fetchnumpy()
@@ -121,3 +123,10 @@ def test_any_client_gets_what_the_model_files_say(market: Path) -> None:
             if model.task != "regression":
                 found = np.array([list(row) for row in rows["probabilities"]])
                 assert np.abs(found - expected).max() <= 1e-9
+
+
+def test_a_model_without_trees_is_refused_by_name(market: Path) -> None:
+    call = MACRO.format(name="ml_line")
+    done = dbt(market, "--quiet", "compile", "--inline", f"{{{{ {call} }}}}")
+    assert done.returncode != 0
+    assert "ml_line has no trees: use ml_predict" in done.stdout
