@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +68,18 @@ class Model:
     lookback_bars, lookback_minutes : int
         How far before a row the rows lie that it reads of its parents (``meta.lookback_bars`` and
         ``meta.lookback_minutes``); the larger counts, and neither is 0.
+    lookback_rows : int
+        Of each symbol, how many rows of its parents before a row decide it if no more do
+        (``meta.lookback_rows``); 0 is not declared.
+    grain_minutes : int
+        What its event time is cut to, where it is no bar (``meta.grain_minutes``); 0 is not cut.
+    event_time : str or None
+        The column that says when a row happened; None where the model declares none.
+    windows : tuple of (str, int, int)
+        Columns with the bars, itself among them, and the minutes that decide a value
+        (``meta.window_bars`` and ``meta.window_minutes`` of the column; 0 is not declared).
+    unbounded : tuple of str
+        Columns that depend on all of the past (``meta.is_unbounded``).
     """
 
     name: str
@@ -79,10 +90,24 @@ class Model:
     parents: tuple[str, ...]
     lookback_bars: int
     lookback_minutes: int
+    lookback_rows: int = 0
+    grain_minutes: int = 0
+    event_time: str | None = None
+    windows: tuple[tuple[str, int, int], ...] = ()
+    unbounded: tuple[str, ...] = ()
 
     def lookback(self, interval_minutes: int) -> int:
         """Return the minutes before a row that it reads of its parents."""
         return max(self.lookback_bars * interval_minutes, self.lookback_minutes)
+
+    def lookback_of(self, columns: Iterable[str], interval_minutes: int) -> int:
+        """Return the minutes before a row that it reads of its parents for some columns."""
+        declared = self.lookback(interval_minutes)
+        known = {
+            name: max((bars - 1) * interval_minutes, minutes)
+            for name, bars, minutes in self.windows
+        }
+        return min(declared, max((known.get(name, declared) for name in columns), default=0))
 
 
 @dataclass(frozen=True)
@@ -166,9 +191,13 @@ def compiled_manifest(
 
 
 def compiled(
-    database: Path, selection: Sequence[str], *, project: Path = PROJECT
+    database: Path,
+    selection: Sequence[str],
+    *,
+    project: Path = PROJECT,
+    changed_from: str | None = None,
 ) -> dict[str, Any]:
-    """Compile a selection of models as a full refresh.
+    """Compile a selection of models as a full refresh, or as a refresh since a moment.
 
     Of the datasets of strategies, which dbt knows as one model, each becomes a node of its own.
 
@@ -180,6 +209,9 @@ def compiled(
         Dbt's own arguments: ``--select`` and what follows.
     project : Path
         The dbt project; `profiles.yml` lies in the directory above it.
+    changed_from : str, optional
+        An SQL expression: incremental models are compiled as dbt would run them if rows had
+        changed since that moment, reading themselves and a bounded window of their parents.
 
     Returns
     -------
@@ -191,31 +223,23 @@ def compiled(
     CompilationError
         If dbt refuses the project; the message is dbt's own.
     """
-    kept = project / "target" / f"{database.stem}.msgpack"
+    variables: dict[str, Any] = {"strategies": strategies(project)}
+    if changed_from:
+        variables["changed_from"] = changed_from
     with TemporaryDirectory(prefix="tapehouse-compile-") as directory:
         target = Path(directory)
-        parsed = target / "partial_parse.msgpack"
-        if kept.exists():
-            shutil.copy(kept, parsed)
         command = [
             *(str(Path(sys.executable).with_name("dbt")), "--quiet", "compile", "--full-refresh"),
             *selection,
-            *("--target", "duckdb", "--no-introspect", "--no-populate-cache"),
+            *("--target", "duckdb", "--no-introspect", "--no-populate-cache", "--no-partial-parse"),
             *("--project-dir", str(project), "--profiles-dir", str(project.parent)),
             *("--target-path", str(target), "--log-path", str(target)),
-            *("--vars", json.dumps({"strategies": strategies(project)})),
+            *("--vars", json.dumps(variables)),
         ]
-        # dbt parses anew, for seven seconds, whatever another path of the database had parsed.
-        environment = os.environ | {"TAPEHOUSE_DATABASE": database.name}
-        done = subprocess.run(
-            command, cwd=target, env=environment, capture_output=True, text=True, check=False
-        )
+        environment = os.environ | {"TAPEHOUSE_DATABASE": str(target / database.name)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise CompilationError(f"dbt could not compile {project}:\n{done.stdout}{done.stderr}")
-        kept.parent.mkdir(exist_ok=True)
-        part = kept.with_name(f"{kept.name}.{os.getpid()}.part")
-        shutil.copy(parsed, part)
-        part.replace(kept)
         manifest: dict[str, Any] = json.loads((target / "manifest.json").read_text())
         part_datasets(manifest)
         return manifest
@@ -332,6 +356,10 @@ def _source(node: Mapping[str, Any]) -> Source:
 def _model(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> Model:
     known = manifest["nodes"] | manifest["sources"]
     meta = node["config"]["meta"]
+    columns = {
+        name: column.get("config", {}).get("meta", {})
+        for name, column in node.get("columns", {}).items()
+    }
     return Model(
         name=node["name"],
         schema=node["schema"],
@@ -341,4 +369,13 @@ def _model(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> Model:
         parents=tuple(known[key]["relation_name"] for key in node["depends_on"]["nodes"]),
         lookback_bars=int(meta.get("lookback_bars", 0)),
         lookback_minutes=int(meta.get("lookback_minutes", 0)),
+        lookback_rows=int(meta.get("lookback_rows", 0)),
+        grain_minutes=int(meta.get("grain_minutes", 0)),
+        event_time=node["config"].get("event_time"),
+        windows=tuple(
+            (name, int(meta.get("window_bars", 0)), int(meta.get("window_minutes", 0)))
+            for name, meta in columns.items()
+            if {"window_bars", "window_minutes"} & meta.keys()
+        ),
+        unbounded=tuple(name for name, meta in columns.items() if meta.get("is_unbounded")),
     )

@@ -11,7 +11,7 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
     {%- for name, is_right, allowed in configuration_rules(settings) if not is_right -%}
         {%- do problems.append(name ~ ' is ' ~ tojson(settings[name]) ~ ': expected ' ~ allowed) -%}
     {%- endfor -%}
-    {%- for name in invocation_args_dict.get('vars', {}) if name not in settings and name != 'strategies' -%}
+    {%- for name in invocation_args_dict.get('vars', {}) if name not in settings and name not in ['strategies', 'changed_from'] -%}
         {%- do problems.append(name ~ ' is no variable: expected one of ' ~ settings | sort | join(', ')) -%}
     {%- endfor -%}
     {%- if problems -%}

@@ -132,6 +132,8 @@
     the model's rows look ahead (`meta.horizon_bars`) or as the macro says that `meta.moved_back_by` names.
 #}
 {% macro changed_from() %}
+    {%- set given = builtins.var('changed_from', none) -%}
+    {%- if given -%}{{- return(given) -}}{%- endif -%}
     {%- if not execute -%}{{- return(epoch()) -}}{%- endif -%}
     {%- set known = remembered() -%}
     {%- if model.name not in known -%}
