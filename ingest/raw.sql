@@ -89,6 +89,23 @@ create table if not exists raw.news_scores (
     source varchar, received_at timestamptz
 );
 
+-- What the scoring loop said: a row per model version (or ensemble) and bar, written once, before it was announced.
+create table if not exists raw.signals (
+    model_name varchar, model_version varchar, stage varchar,
+    exchange varchar, market varchar, symbol varchar, interval_minutes integer,
+    opened_at timestamptz, closed_at timestamptz, available_at timestamptz,
+    probability double, threshold double, signal integer,
+    reason varchar, answered_by varchar, features_sha256 varchar, is_late boolean,
+    heard_at timestamptz, served_at timestamptz
+);
+
+-- The features that were served, by dataset and bar; features: a JSON object, a number or null each.
+create table if not exists raw.served_features (
+    dataset varchar, exchange varchar, market varchar, symbol varchar, interval_minutes integer,
+    opened_at timestamptz, closed_at timestamptz, available_at timestamptz,
+    features varchar, served_at timestamptz
+);
+
 create table if not exists raw.raw_rejects (
     kind varchar, exchange varchar, market varchar, symbol varchar,
     payload varchar, reason varchar, source varchar, received_at timestamptz

@@ -145,22 +145,40 @@ def check(kind: Kind, table: pa.Table, origin: Origin) -> Checked:
     UnknownLayoutError
         If required columns are missing.
     """
-    constants = {name: value for name, value in origin.constants if name not in table.column_names}
-    matched = match_columns(
-        kind, table.column_names, constants=tuple(constants), where=origin.source
-    )
     with duckdb.connect() as connection:
         connection.execute("set TimeZone = 'UTC'")
         connection.register("source", table)
-        query = _query(kind, table.schema, matched, constants, origin)
-        checked = connection.sql(query).to_arrow_table()
-        is_good = pc.is_null(checked["reason"])
-        connection.register("bad", table.filter(pc.invert(is_good)))
-        payloads = connection.sql("select to_json(bad)::varchar as payload from bad")
-        payload = payloads.to_arrow_table()["payload"]
-    schema = raw_schema(kind)
+        checked = connection.sql(checking(kind, table.schema, origin)).to_arrow_table()
+    return parted(kind, table, checked, origin)
+
+
+def checking(kind: Kind, schema: pa.Schema, origin: Origin) -> str:
+    """Return the query that types the rows of a table ``source`` and says what is wrong with them.
+
+    Raises
+    ------
+    UnknownLayoutError
+        If required columns are missing.
+    """
+    constants = {name: value for name, value in origin.constants if name not in schema.names}
+    matched = match_columns(kind, schema.names, constants=tuple(constants), where=origin.source)
+    return _query(kind, schema, matched, constants, origin)
+
+
+def parted(kind: Kind, table: pa.Table, checked: pa.Table, origin: Origin) -> Checked:
+    """Part the rows of a table by what the query `checking` said of them, in the same order."""
+    is_good = pc.is_null(checked["reason"])
     good = checked.filter(is_good)
-    bad = checked.filter(pc.invert(is_good)).append_column("payload", payload)
+    bad = checked.filter(pc.invert(is_good))
+    payload = pa.array([], pa.string())
+    if len(bad):
+        with duckdb.connect() as connection:
+            connection.execute("set TimeZone = 'UTC'")
+            connection.register("bad", table.filter(pc.invert(is_good)))
+            payloads = connection.sql("select to_json(bad)::varchar as payload from bad")
+            payload = payloads.to_arrow_table()["payload"]
+    bad = bad.append_column("payload", payload)
+    schema = raw_schema(kind)
     if kind.subject != "symbol":
         bad = bad.append_column("symbol", bad[kind.subject])
     return Checked(

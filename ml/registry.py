@@ -9,6 +9,10 @@ from pathlib import Path
 import duckdb
 
 SCHEMA = Path(__file__).with_name("registry.sql")
+_COLUMNS = (
+    "model_name, model_version, role, task, features, label, onnx_sha256, train_end_at, "
+    "validation_end_at"
+)
 MIGRATION = Path(__file__).with_name("registry_before_stages.sql")
 
 
@@ -96,15 +100,51 @@ def active_models(
     if not _exists(connection, "stages"):
         return []
     rows = connection.execute(
-        "select model_name, model_version, role, task, features, label, onnx_sha256, train_end_at, "
-        "validation_end_at from registry.active_models where role = coalesce(?, role) "
+        f"select {_COLUMNS} from registry.active_models where role = coalesce(?, role) "
         "order by model_name",
         [role],
     ).fetchall()
-    return [
-        Model(name, version, found, task, tuple(features), label, sha256, train_end, validation_end)
-        for name, version, found, task, features, label, sha256, train_end, validation_end in rows
-    ]
+    return [_model(*row) for row in rows]
+
+
+def shadow_models(connection: duckdb.DuckDBPyConnection) -> list[Model]:
+    """Return the versions that run beside the champions without being traded, by name."""
+    if not _exists(connection, "stages"):
+        return []
+    rows = connection.execute(
+        f"""
+        with
+        latest as (
+            select model_name, model_version, arg_max(stage, changed_at) as stage
+            from registry.stages
+            group by model_name, model_version
+        )
+        select {_COLUMNS}
+        from registry.models inner join latest using (model_name, model_version)
+        where latest.stage = 'shadow'
+        qualify row_number() over (
+            partition by model_name, model_version order by registered_at desc
+        ) = 1
+        order by model_name, model_version
+        """
+    ).fetchall()
+    return [_model(*row) for row in rows]
+
+
+def _model(
+    name: str,
+    version: str,
+    role: str,
+    task: str,
+    features: list[str],
+    label: str,
+    sha256: str,
+    train_end_at: datetime,
+    validation_end_at: datetime,
+) -> Model:
+    return Model(
+        name, version, role, task, tuple(features), label, sha256, train_end_at, validation_end_at
+    )
 
 
 def model_file(connection: duckdb.DuckDBPyConnection, database: Path, sha256: str) -> Path:

@@ -46,6 +46,11 @@ class Source:
     event_time: str
     lookback_minutes: int
 
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.relation.rpartition(".")[2].strip('"')
+
 
 @dataclass(frozen=True)
 class Model:

@@ -86,15 +86,22 @@ class OnlineFeatures:
             query.stop()
         self._helper.close()
 
-    def start(self, rows: Mapping[str, pa.Table], *, now: datetime) -> None:
-        """Compute every model from raw rows, by relation, and keep what later bars need."""
+    def start(self, rows: Mapping[str, pa.Table], *, now: datetime) -> dict[str, pa.Table]:
+        """Compute every model from raw rows, by relation, and keep what later bars need.
+
+        Returns
+        -------
+        dict of str to pyarrow.Table
+            By the name of a model, its rows.
+        """
         for source in self.plan.sources:
             if source.relation in rows:
                 self._tables[source.relation] = rows[source.relation].cast(
                     self._views.schema(source.relation)
                 )
-        self._run(dict.fromkeys(self._steps, _EPOCH))
+        results = self._run(dict.fromkeys(self._steps, _EPOCH))
         self.forget(now)
+        return results
 
     def add(self, source: Source, rows: pa.Table) -> int:
         """Append raw rows; return how many came too late and were left out."""
@@ -216,9 +223,7 @@ class OnlineFeatures:
 
     def _forget_raw(self, source: Source, now: datetime) -> None:
         readers = [
-            step
-            for name, step in self._steps.items()
-            if source.relation in self._parents[name]
+            step for name, step in self._steps.items() if source.relation in self._parents[name]
         ]
         counts = [step.model.lookback_rows for step in readers]
         late = LATE_BARS + timedelta(minutes=max(self.plan.intervals))
@@ -233,12 +238,16 @@ class OnlineFeatures:
         rows = self._tables[source.relation]
         if all(counts):
             self._helper.register("rows", rows)
-            kept = self._helper.sql(
-                f"select * exclude (place) from (select *, row_number() over "
-                f"(partition by exchange, market, symbol, {_instant(source)} >= timestamp '{first}'"
-                f" order by {_instant(source)} desc) as place from rows) "
-                f"where {_instant(source)} >= timestamp '{first}' or place <= {max(counts)}"
-            ).to_arrow_table().cast(rows.schema)
+            kept = (
+                self._helper.sql(
+                    f"select * exclude (place) from (select *, row_number() over "
+                    f"(partition by exchange, market, symbol, {_instant(source)} >= timestamp '{first}'"
+                    f" order by {_instant(source)} desc) as place from rows) "
+                    f"where {_instant(source)} >= timestamp '{first}' or place <= {max(counts)}"
+                )
+                .to_arrow_table()
+                .cast(rows.schema)
+            )
         else:
             happened_at = self._instants(source, rows)
             kept = rows.filter(pc.greater_equal(happened_at, pa.scalar(first, happened_at.type)))
@@ -253,7 +262,6 @@ class OnlineFeatures:
         return found.to_arrow_table()["at"]
 
 
-
 def _instant(source: Source) -> str:
     return f"make_timestamp(epoch_us({source.event_time}))"
 
@@ -265,7 +273,9 @@ def _as(moment: datetime, rows: pa.Table, step: Step) -> pa.Scalar:
 
 
 def _naive(moment: date) -> datetime:
-    return moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)
+    return (
+        moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)
+    )
 
 
 def _floor(moment: datetime, minutes: int) -> datetime:

@@ -1,6 +1,5 @@
 """The tables that a query names, as views over the rows and columns that are kept of them."""
 
-
 import pyarrow as pa
 
 from serving.manifest import Lineage

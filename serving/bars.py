@@ -1,0 +1,89 @@
+"""When the bars of an interval are to be computed: all symbols together, after a short wait."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+_EPOCH = datetime(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class Close:
+    """Bars to compute now.
+
+    Parameters
+    ----------
+    changed : datetime
+        Opening of the earliest bar that is new or has changed, naive UTC.
+    closed_at : datetime
+        Close of the newest.
+    missing : int
+        Symbols that were there at the close before and have not come.
+    """
+
+    changed: datetime
+    closed_at: datetime
+    missing: int
+
+
+@dataclass
+class Closes:
+    """Gathers klines until the bars they complete can be computed.
+
+    The bars that end at one moment are computed once those of all symbols have come that had come
+    at the close before, or ``wait`` after the first of them. What comes later, or again, has them
+    computed again, at once.
+
+    Parameters
+    ----------
+    intervals : tuple of int
+        Lengths of the bars that are asked for, in minutes.
+    wait : timedelta
+        How long the first symbol waits for the last.
+    """
+
+    intervals: tuple[int, ...]
+    wait: timedelta
+    _expected: set[str] = field(default_factory=set)
+    _heard: dict[datetime, dict[str, datetime]] = field(default_factory=dict)
+    _changed: dict[datetime, datetime] = field(default_factory=dict)
+    _last_closed_at: datetime = _EPOCH
+
+    def add(self, rows: Iterable[tuple[str, datetime, int, datetime]], now: datetime) -> None:
+        """Note closed klines: symbol, opening, length in minutes, arrival."""
+        for symbol, opened_at, minutes, heard_at in rows:
+            closed_at = opened_at + timedelta(minutes=minutes)
+            for interval in self.intervals:
+                width = timedelta(minutes=interval)
+                bar_opened_at = _EPOCH + (opened_at - _EPOCH) // width * width
+                end = bar_opened_at + width
+                if closed_at != end and end > self._last_closed_at:
+                    continue
+                if closed_at == end and end > self._last_closed_at:
+                    self._heard.setdefault(end, {}).setdefault(symbol, heard_at)
+                else:
+                    # The bar was computed without this kline, or with another one.
+                    end = self._last_closed_at
+                    self._heard.setdefault(end, {})[""] = heard_at
+                known = self._changed.get(end, bar_opened_at)
+                self._changed[end] = min(known, bar_opened_at)
+
+    def due(self, now: datetime) -> Close | None:
+        """Return the bars to compute now, if any; the arrival of their last kline is waited for."""
+        for end in sorted(self._heard):
+            heard = self._heard[end]
+            missing = self._expected - heard.keys()
+            is_again = end <= self._last_closed_at
+            if missing and not is_again and now - min(heard.values()) < self.wait:
+                continue
+            del self._heard[end]
+            if not is_again:
+                self._expected = set(heard)
+                self._last_closed_at = end
+            return Close(self._changed.pop(end), end, 0 if is_again else len(missing))
+        return None
+
+    def skip_to(self, closed_at: datetime, symbols: set[str]) -> None:
+        """Take the bars up to a moment as computed already."""
+        self._last_closed_at = max(self._last_closed_at, closed_at)
+        self._expected = symbols

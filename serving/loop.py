@@ -1,0 +1,256 @@
+"""The scoring loop: a closed bar becomes features, answers of models, and signals on disk."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingest import health, logs
+from ingest.kinds import INTERVALS_US, MINUTE_US
+from ingest.segments import Frame, SegmentReader
+from ingest.settings import Settings
+from serving.bars import Close, Closes
+from serving.models import Asked, Local, Probabilities
+from serving.online import LATE_BARS, OnlineFeatures
+from serving.outbox import Outbox
+from serving.prepare import REGIMES, Prepared
+from serving.said import Answer, Said
+from serving.tape import Tape
+
+POLL_S = 0.002
+#: How often what does not wait for a close is computed.
+ADVANCE_S = 2.0
+#: The first symbol of a close waits so long for the others.
+STRAGGLERS = timedelta(milliseconds=250)
+BARS_MODEL = "int_bars"
+_CLOSED = re.compile(rb'"x":\s*true')
+#: Frames so much older than the newest that has landed are read again; staging knows them.
+_OVERLAP_US = 60_000_000
+_log = logs.logger("loop")
+Signal = Mapping[str, Any]
+
+
+class Loop:
+    """Follows the recorder's log and says what the models think of each closed bar.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the market and the logs.
+    prepared : Prepared
+        Models, queries and rules.
+    probabilities : callable, optional
+        Who is asked; the models of this process if nobody else is.
+    announce : callable
+        Told each signal once it is on disk.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        prepared: Prepared,
+        *,
+        probabilities: Probabilities | None = None,
+        announce: Callable[[Signal], None] = lambda _: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
+    ) -> None:
+        self._prepared = prepared
+        self._probabilities = probabilities or Local(list(prepared.asked)).probabilities
+        self._announce = announce
+        self._clock = clock
+        self._stop = threading.Event()
+        self._exit = ExitStack()
+        self._features = OnlineFeatures(prepared.lineage, prepared.plan)
+        self._exit.callback(self._features.close)
+        self._exit.callback(prepared.decisions.close)
+        self._sources = {source.name: source for source in prepared.plan.sources}
+        self._tape = Tape(settings.exchange, settings.market, list(self._sources))
+        self._exit.callback(self._tape.close)
+        directory = settings.segments_directory / settings.market
+        self._reader = self._exit.enter_context(SegmentReader(directory))
+        self._outbox = self._exit.enter_context(Outbox(settings.outbox_directory, prepared.signals))
+        self._closes = Closes(prepared.intervals, STRAGGLERS)
+        self._heard_us = 0
+        self._advanced_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.close()
+
+    def since(self) -> datetime:
+        """Return the opening of the first bar that may still have to be said, naive UTC."""
+        versions = [each.model.version for each in self._prepared.asked]
+        versions.append(self._prepared.decisions.rules_hash(versions))
+        self._outbox.start(versions, at=self._clock())
+        first = min(self._outbox.since(version) for version in versions)
+        last = self._outbox.last_opened_at()
+        since = first if last is None else max(first, last - LATE_BARS)
+        return since - timedelta(minutes=max(self._prepared.intervals))
+
+    def start(self, landed: Mapping[str, pa.Table]) -> None:
+        """Begin with the rows of the warehouse, by relation, and what was heard since."""
+        landed_us = max((_last_heard(rows) for rows in landed.values()), default=0)
+        parts = {relation: [rows] for relation, rows in landed.items()}
+        while frames := self._reader.read():
+            self._hear([frame for frame in frames if frame.received_at > landed_us - _OVERLAP_US])
+            for kind, rows in self._tape.take().items():
+                relation = self._sources[kind].relation
+                parts[relation].append(rows.cast(parts[relation][0].schema))
+        rows = {relation: pa.concat_tables(some) for relation, some in parts.items()}
+        results = self._features.start(rows, now=self._now())
+        bars = results[BARS_MODEL]
+        if len(bars):
+            closed = pc.max(bars["opened_at"]).as_py()
+            self._closes.skip_to(
+                closed + timedelta(minutes=max(self._prepared.intervals)),
+                set(bars.filter(pc.equal(bars["opened_at"], closed))["symbol"].to_pylist()),
+            )
+        for signal in self._outbox.unannounced:
+            self._tell(signal)
+        self._say(results, heard_at=self._now())
+        _log.info("started", models=len(self._prepared.asked), bars=len(bars))
+
+    def run(self) -> None:
+        """Follow the log until `stop`."""
+        while not self._stop.is_set():
+            if not self.step():
+                self._stop.wait(POLL_S)
+
+    def stop(self, *_: object) -> None:
+        """Have `run` return once what it is doing is done."""
+        self._stop.set()
+
+    def step(self) -> bool:
+        """Do what there is to do; return whether there was anything."""
+        frames = self._reader.read()
+        if self._hear(frames):
+            self._take()
+        if close := self._closes.due(self._clock()):
+            self._close(close)
+        elif time.monotonic() - self._advanced_at >= ADVANCE_S:
+            self._advanced_at = time.monotonic()
+            self._take()
+            self._features.advance(self._now())
+            self._features.forget(self._now())
+        else:
+            return bool(frames)
+        return True
+
+    def _hear(self, frames: Sequence[Frame]) -> bool:
+        """Remember frames; return whether one of them closes a bar."""
+        self._tape.add(frames)
+        if frames:
+            self._heard_us = max(self._heard_us, frames[-1].received_at)
+        return any(
+            frame.stream.startswith("rest:klines") or _CLOSED.search(frame.payload)
+            for frame in frames
+            if "kline" in frame.stream
+        )
+
+    def _take(self) -> None:
+        now = self._clock()
+        for kind, rows in self._tape.take().items():
+            late = self._features.add(self._sources[kind], rows)
+            if late:
+                health.LATE_BARS.labels(f"{kind} too late").inc(late)
+            if kind == "klines":
+                self._closes.add(
+                    (
+                        (
+                            symbol,
+                            opened_at.replace(tzinfo=None),
+                            INTERVALS_US[interval] // MINUTE_US,
+                            now,
+                        )
+                        for symbol, opened_at, interval in zip(
+                            *(
+                                rows[name].to_pylist()
+                                for name in ("symbol", "open_time", "interval")
+                            ),
+                            strict=True,
+                        )
+                    ),
+                    now,
+                )
+
+    def _close(self, close: Close) -> None:
+        heard_at = self._now()
+        begun = time.perf_counter()
+        self._take()
+        results = self._features.refresh(self._now(), close.changed)
+        computed = time.perf_counter()
+        health.SIGNAL_SECONDS.labels("features").observe(computed - begun)
+        if close.missing:
+            health.LATE_BARS.labels("missing").inc(close.missing)
+            _log.warning("bars missing", closed_at=str(close.closed_at), symbols=close.missing)
+        self._say(results, heard_at=heard_at)
+        health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
+
+    def _say(self, results: Mapping[str, pa.Table], *, heard_at: datetime) -> None:
+        begun = time.perf_counter()
+        answers = [
+            answer
+            for each in self._prepared.asked
+            if (answer := self._answer(each, results[each.dataset])) is not None
+        ]
+        if not answers:
+            return
+        said = Said(self._prepared, answers, results[REGIMES])
+        signals = self._outbox.new(said.signals(heard_at=heard_at, served_at=self._clock()))
+        asked = time.perf_counter()
+        health.SIGNAL_SECONDS.labels("models").observe(asked - begun)
+        if not len(signals):
+            return
+        served_at = self._clock()
+        self._outbox.say(signals, said.features(signals, served_at=served_at), at=served_at)
+        health.SIGNAL_SECONDS.labels("durable").observe(time.perf_counter() - asked)
+        total = (self._clock() - heard_at).total_seconds()
+        health.SIGNAL_SECONDS.labels("total").observe(max(total, 0))
+        health.LAST_SIGNAL.set_to_current_time()
+        health.BARS.inc(len(results[self._prepared.asked[0].dataset]))
+        for signal in signals.to_pylist():
+            health.SIGNALS.labels(signal["model_name"]).inc()
+            self._tell(signal)
+
+    def _answer(self, each: Asked, rows: pa.Table) -> Answer | None:
+        since = self._outbox.since(each.model.version)
+        rows = rows.filter(pc.greater(rows["closed_at"], pa.scalar(since, pa.timestamp("us"))))
+        if not len(rows):
+            return None
+        columns = [rows[name].to_numpy() for name in each.model.features]
+        matrix = np.column_stack(columns).astype(np.float32, copy=False)
+        probability, answered_by = self._probabilities(each.model, matrix)
+        return Answer(each, rows, matrix, probability, answered_by)
+
+    def _tell(self, signal: Signal) -> None:
+        """Announce a signal to trade by, unless the bar closed too long ago."""
+        if signal["signal"] and signal["stage"] != "shadow" and not signal["is_late"]:
+            self._announce(signal)
+
+    def _now(self) -> datetime:
+        """Return when the newest frame arrived, naive UTC; the clock's time before the first."""
+        if not self._heard_us:
+            return self._clock()
+        return datetime(1970, 1, 1) + timedelta(microseconds=self._heard_us)
+
+
+def _last_heard(rows: pa.Table) -> int:
+    """Return when the last of the landed rows was heard live, epoch microseconds."""
+    live = rows.filter(pc.fill_null(pc.starts_with(rows["source"], "websocket"), False))
+    newest = pc.max(live["received_at"]).as_py() if len(live) else None
+    return 0 if newest is None else int(newest.timestamp() * 1e6)

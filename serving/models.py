@@ -1,0 +1,68 @@
+"""The models that the scoring loop asks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+
+from ml import onnx_model, registry
+
+Matrix = npt.NDArray[np.float32]
+#: Answers (model, matrix) with the probabilities and with who gave them.
+Probabilities = Callable[[registry.Model, Matrix], tuple[npt.NDArray[np.float64], str]]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model version that is asked live.
+
+    Parameters
+    ----------
+    model : ml.registry.Model
+        The version.
+    stage : {"champion", "shadow"}
+        A shadow's answers are kept, and never announced or voted with.
+    dataset : str
+        What it was trained on.
+    file : Path
+        Its ONNX file.
+    """
+
+    model: registry.Model
+    stage: str
+    dataset: str
+    file: Path
+
+
+class Local:
+    """Models in this process, each on one thread of ONNX Runtime."""
+
+    def __init__(self, asked: list[Asked]) -> None:
+        self._sessions = {each.model.version: onnx_model.load(each.file) for each in asked}
+
+    def probabilities(
+        self, model: registry.Model, matrix: Matrix
+    ) -> tuple[npt.NDArray[np.float64], str]:
+        """Return the probability that the label is true, or the value of a regression."""
+        return onnx_model.probabilities(self._sessions[model.version], matrix), "local"
+
+
+def asked_models(
+    connection: duckdb.DuckDBPyConnection, database: Path
+) -> list[tuple[registry.Model, str, Path]]:
+    """Return the versions that are asked live, with their stages and files.
+
+    They are the champions of the roles signal and member, and the shadows of the same models.
+    """
+    champions = registry.active_models(connection, role=None)
+    versions = [(model, "champion") for model in champions] + [
+        (model, "shadow") for model in registry.shadow_models(connection)
+    ]
+    return [
+        (model, stage, registry.model_file(connection, database, model.sha256))
+        for model, stage in versions
+        if model.role in ("signal", "member") and model.task != "multiclass"
+    ]

@@ -1,0 +1,161 @@
+"""What the scoring loop needs before it starts: models, queries, and the rows of the past."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from ingest import warehouse
+from ingest.settings import Settings, snapshot_path
+from serving.decisions import ENSEMBLES, Decisions
+from serving.manifest import Lineage, compiled, dataset, lineage, together
+from serving.models import Asked, asked_models
+from serving.outbox import landed_signals
+from serving.plan import CHANGED, Plan, plan
+from serving.scoring import BUILD_FIRST, NotReadyError
+
+REGIMES = "int_volatility_regimes"
+BAR = (
+    "exchange", "market", "symbol", "interval_minutes", "opened_at", "closed_at", "available_at",
+)  # fmt: skip
+#: How far back a loop that was down catches up; older bars are the scheduled job's.
+CATCH_UP = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the loop runs with.
+
+    Parameters
+    ----------
+    asked : tuple of Asked
+        The model versions.
+    lineage : Lineage
+        Their datasets and what those are made of.
+    plan : Plan
+        What of it is computed.
+    intervals : tuple of int
+        Lengths of the datasets' bars, in minutes.
+    decisions : Decisions
+        Thresholds and ensembles.
+    signals : pyarrow.Table
+        Keys of the signals that have landed.
+    """
+
+    asked: tuple[Asked, ...]
+    lineage: Lineage
+    plan: Plan
+    intervals: tuple[int, ...]
+    decisions: Decisions
+    signals: pa.Table
+
+
+@contextmanager
+def reading(database: Path, *, timeout_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the warehouse, or the readers' copy of it if it is not released in time."""
+    try:
+        with warehouse.reading(database, timeout_s=timeout_s) as connection:
+            yield connection
+            return
+    except warehouse.WarehouseBusyError:
+        if not snapshot_path(database).exists():
+            raise
+    with warehouse.reading(snapshot_path(database), timeout_s=timeout_s) as connection:
+        yield connection
+
+
+def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
+    """Read the registry, compile the features of its models, and plan what to compute.
+
+    Raises
+    ------
+    NotReadyError
+        If no model has been trained yet.
+    """
+    database = settings.database
+    with reading(database, timeout_s=timeout_s) as connection:
+        found = asked_models(connection, database)
+        signals = landed_signals(connection, now - CATCH_UP)
+    if not found:
+        raise NotReadyError(f"{database} has no active model: {BUILD_FIRST}")
+    full, refresh = _manifests(database, sorted({model.name for model, _, _ in found}))
+    asked = tuple(
+        Asked(model, stage, name, file)
+        for model, stage, file in found
+        if (name := _dataset(full, model.name)) is not None
+    )
+    wanted: dict[str, tuple[str, ...]] = {}
+    for each in asked:
+        known = wanted.get(each.dataset, BAR)
+        wanted[each.dataset] = tuple(dict.fromkeys((*known, *each.model.features)))
+    wanted[REGIMES] = (
+        "exchange",
+        "market",
+        "symbol",
+        "interval_minutes",
+        "opened_at",
+        "vol_regime",
+    )
+    chains = [
+        together(lineage(manifest, name) for name in sorted(wanted)) for manifest in (full, refresh)
+    ]
+    with reading(database, timeout_s=timeout_s) as connection:
+        intervals = {
+            minutes
+            for name in wanted
+            if name != REGIMES
+            for (minutes,) in connection.sql(
+                f"select distinct interval_minutes from {name}"
+            ).fetchall()
+        }
+        decisions = Decisions(full, _signal_models(full, asked), connection)
+    planned = plan(*chains, wanted, intervals=intervals)
+    return Prepared(asked, chains[0], planned, tuple(sorted(intervals)), decisions, signals)
+
+
+def raw_rows(
+    settings: Settings, plan_: Plan, *, since: datetime, timeout_s: float
+) -> dict[str, pa.Table]:
+    """Copy out of the warehouse the raw rows that decide bars since a moment, naive UTC."""
+    with reading(settings.database, timeout_s=timeout_s) as connection:
+        return {
+            source.relation: connection.sql(
+                f"select * from {source.schema}.{source.name} where {source.event_time} >= $since",
+                params={"since": (since - timedelta(minutes=minutes)).replace(tzinfo=UTC)},
+            ).to_arrow_table()
+            for source, (_, minutes) in plan_.sources.items()
+        }
+
+
+def _manifests(database: Path, models: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    selection = (
+        "--select",
+        *(f"+{model}" for model in models),
+        *(f"+{REGIMES}", ENSEMBLES, *(f"sig_{model.removeprefix('ml_')}" for model in models)),
+        *("--exclude", *models),
+    )
+    with ThreadPoolExecutor(2) as pool:
+        full = pool.submit(compiled, database, selection)
+        refresh = pool.submit(compiled, database, selection, changed_from=CHANGED)
+        return full.result(), refresh.result()
+
+
+def _dataset(manifest: dict[str, Any], model: str) -> str | None:
+    """Return the dataset of a model; None if it learned from the answers of others."""
+    try:
+        name = dataset(manifest, model)
+    except ValueError:
+        return None
+    return name if name.startswith("ds_") else None
+
+
+def _signal_models(manifest: dict[str, Any], asked: tuple[Asked, ...]) -> list[str]:
+    names = {node["name"] for node in manifest["nodes"].values()}
+    wanted = {f"sig_{each.model.name.removeprefix('ml_')}" for each in asked}
+    return sorted((wanted | {ENSEMBLES}) & names)

@@ -1,0 +1,50 @@
+"""`tapehouse serve`: the scoring loop as a process."""
+
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from ingest.settings import Settings
+from serving.loop import Loop, Signal
+from serving.models import Probabilities
+from serving.prepare import prepare, raw_rows
+
+
+def serve(
+    settings: Settings,
+    *,
+    announce: Callable[[Signal], None] = lambda _: None,
+    probabilities: Probabilities | None = None,
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
+    ready: Callable[[Loop], None] = lambda _: None,
+) -> None:
+    """Score every bar that closes until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    settings : Settings
+        Names the warehouse, which is read once, the market and the logs.
+    announce : callable
+        Told each signal to trade by, after it is on disk.
+    probabilities : callable, optional
+        Who is asked; the models of this process by default.
+    clock : callable
+        Gives the time, naive UTC.
+    ready : callable
+        Told the loop when it begins to follow the log.
+
+    Raises
+    ------
+    NotReadyError
+        If no model has been trained yet.
+    """
+    timeout_s = settings.writer_timeout_s
+    prepared = prepare(settings, now=clock(), timeout_s=timeout_s)
+    with Loop(
+        settings, prepared, probabilities=probabilities, announce=announce, clock=clock
+    ) as loop:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, loop.stop)
+        loop.start(raw_rows(settings, prepared.plan, since=loop.since(), timeout_s=timeout_s))
+        ready(loop)
+        loop.run()

@@ -1,0 +1,89 @@
+"""The recorder's log as typed raw rows, ready for the features."""
+
+import queue
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from ingest import health, messages
+from ingest.kinds import KINDS, KindName
+from ingest.segments import Frame
+from ingest.validation import Origin, checking, parted
+from serving.ahead import PlannedQuery
+
+SOURCE = "source"
+
+
+class Tape:
+    """Types the rows of frames by the rules of landing, with the queries planned ahead.
+
+    Parameters
+    ----------
+    exchange, market : str
+        Whose frames they are.
+    kinds : collection of str
+        The kinds that are needed.
+    """
+
+    def __init__(self, exchange: str, market: str, kinds: Sequence[str]) -> None:
+        self._origin = Origin(exchange, market, "websocket:serve", datetime.now(UTC))
+        self._kinds = set(kinds)
+        self._done: queue.SimpleQueue[tuple[str, pa.Table | Exception]] = queue.SimpleQueue()
+        self._queries: dict[str, PlannedQuery] = {}
+        self._schemas: dict[str, pa.Schema] = {}
+        self._frames: list[Frame] = []
+
+    def close(self) -> None:
+        """Stop all queries."""
+        for planned in self._queries.values():
+            planned.stop()
+
+    def take(self) -> dict[KindName, pa.Table]:
+        """Return the rows of the frames that were added, by kind; what is bad is left out."""
+        parsed = messages.rows(self._frames)
+        self._frames = []
+        for _, reason in parsed.bad:
+            health.BAD_FRAMES.labels(reason.partition(":")[0]).inc()
+        tables = {kind: rows for kind, rows in parsed.tables.items() if kind in self._kinds}
+        if "klines" in tables:
+            tables["klines"] = tables["klines"].filter(tables["klines"]["is_closed"])
+        tables = {kind: rows for kind, rows in tables.items() if len(rows)}
+        for kind in list(tables):
+            tables[kind] = self._planned(kind, tables[kind])
+            self._queries[kind].run({SOURCE: tables[kind]})
+        found: dict[KindName, pa.Table] = {}
+        for _ in tables:
+            name, checked = self._done.get()
+            if isinstance(checked, Exception):
+                raise checked
+            kind: KindName = KINDS[name].name
+            checked = parted(KINDS[kind], tables[kind], checked, self._origin)
+            found[kind] = checked.rows
+        return found
+
+    def add(self, frames: Sequence[Frame]) -> None:
+        """Remember frames until their rows are taken."""
+        self._frames += frames
+
+    def _planned(self, kind: KindName, rows: pa.Table) -> pa.Table:
+        """See to it that the kind's query is planned for the columns of these rows."""
+        schema = self._schemas.get(kind)
+        if schema is not None and schema != rows.schema:
+            unified = pa.unify_schemas([schema, rows.schema], promote_options="permissive")
+            if unified == schema:
+                return rows.select(schema.names).cast(schema)
+            rows, schema = rows.cast(unified), None
+        if schema is None:
+            if kind in self._queries:
+                self._queries[kind].stop()
+            self._schemas[kind] = rows.schema
+            self._queries[kind] = PlannedQuery(
+                kind,
+                checking(KINDS[kind], rows.schema, self._origin),
+                database="tape",
+                schemas={SOURCE: rows.schema},
+                views={},
+                done=self._done,
+            )
+        return rows
