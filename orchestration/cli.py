@@ -10,6 +10,7 @@ from orchestration.commands.demo import demo
 from orchestration.commands.land import land
 from orchestration.commands.record import record
 from orchestration.commands.score import score
+from orchestration.commands.serve import serve
 from orchestration.commands.serve_model import serve_model
 from orchestration.commands.simulate import simulate
 from orchestration.commands.status import status
@@ -52,6 +53,7 @@ app.add_typer(models.app)
 app.command()(land)
 app.command()(record)
 app.command()(score)
+app.command()(serve)
 app.command()(serve_model)
 app.command()(simulate)
 app.command()(sync)

@@ -18,7 +18,7 @@ from ingest.kinds import INTERVALS_US, MINUTE_US
 from ingest.segments import Frame, SegmentReader
 from ingest.settings import Settings
 from serving.bars import Close, Closes
-from serving.models import Asked, Local, Probabilities
+from serving.models import Asked, Probabilities
 from serving.online import LATE_BARS, OnlineFeatures
 from serving.outbox import Outbox
 from serving.prepare import REGIMES, Prepared
@@ -47,8 +47,8 @@ class Loop:
         Names the market and the logs.
     prepared : Prepared
         Models, queries and rules.
-    probabilities : callable, optional
-        Who is asked; the models of this process if nobody else is.
+    probabilities : callable
+        Who is asked.
     announce : callable
         Told each signal once it is on disk.
     """
@@ -58,12 +58,12 @@ class Loop:
         settings: Settings,
         prepared: Prepared,
         *,
-        probabilities: Probabilities | None = None,
+        probabilities: Probabilities,
         announce: Callable[[Signal], None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
     ) -> None:
         self._prepared = prepared
-        self._probabilities = probabilities or Local(list(prepared.asked)).probabilities
+        self._probabilities = probabilities
         self._announce = announce
         self._clock = clock
         self._stop = threading.Event()

@@ -13,6 +13,7 @@ from ingest.segment_writer import SegmentWriter
 from ingest.segments import SegmentReader
 
 KEY = ("model_version", "exchange", "market", "symbol", "interval_minutes", "opened_at")
+Key = tuple[str, str, str, str, int, datetime]
 
 
 class Outbox:
@@ -28,7 +29,7 @@ class Outbox:
 
     def __init__(self, directory: Path, landed: pa.Table) -> None:
         self._writer = SegmentWriter(directory)
-        self._said: dict[tuple[object, ...], datetime] = {}
+        self._said: dict[Key, datetime] = {}
         self._since: dict[str, datetime] = {}
         self.unannounced: list[dict[str, object]] = []
         self._remember(landed)
@@ -64,8 +65,8 @@ class Outbox:
 
     def new(self, signals: pa.Table) -> pa.Table:
         """Return the signals that were not said yet."""
-        keys = zip(*(signals[name].to_pylist() for name in KEY), strict=True)
-        return signals.filter(pa.array([key not in self._said for key in keys], pa.bool_()))
+        is_new = [key not in self._said for key in _keys(signals)]
+        return signals.filter(pa.array(is_new, pa.bool_()))
 
     def say(self, signals: pa.Table, features: pa.Table, *, at: datetime) -> None:
         """Keep signals and features durably; both are there when this returns, or neither."""
@@ -82,11 +83,10 @@ class Outbox:
     def last_opened_at(self) -> datetime | None:
         """Return the opening of the newest bar of which something was said, naive UTC."""
         newest = max((key[-1] for key in self._said), default=None)
-        return newest and newest.replace(tzinfo=None)
+        return None if newest is None else newest.replace(tzinfo=None)
 
     def _remember(self, signals: pa.Table) -> None:
-        keys = zip(*(signals[name].to_pylist() for name in KEY), strict=True)
-        for key, at in zip(keys, signals["served_at"].to_pylist(), strict=True):
+        for key, at in zip(_keys(signals), signals["served_at"].to_pylist(), strict=True):
             self._said[key] = at
             since = at.replace(tzinfo=None)
             self._since[key[0]] = min(self._since.get(key[0], since), since)
@@ -103,6 +103,10 @@ def landed_signals(connection: duckdb.DuckDBPyConnection, since: datetime) -> pa
         f"select {', '.join(KEY)}, served_at from raw.signals where opened_at >= $since",
         params={"since": since.replace(tzinfo=UTC)},
     ).to_arrow_table()
+
+
+def _keys(signals: pa.Table) -> list[Key]:
+    return list(zip(*(signals[name].to_pylist() for name in KEY), strict=True))
 
 
 def _microseconds(at: datetime) -> int:

@@ -102,9 +102,9 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
         "opened_at",
         "vol_regime",
     )
-    chains = [
+    full_chain, refresh_chain = (
         together(lineage(manifest, name) for name in sorted(wanted)) for manifest in (full, refresh)
-    ]
+    )
     with reading(database, timeout_s=timeout_s) as connection:
         intervals = {
             minutes
@@ -115,8 +115,8 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
             ).fetchall()
         }
         decisions = Decisions(full, _signal_models(full, asked), connection)
-    planned = plan(*chains, wanted, intervals=intervals)
-    return Prepared(asked, chains[0], planned, tuple(sorted(intervals)), decisions, signals)
+    planned = plan(full_chain, refresh_chain, wanted, intervals=intervals)
+    return Prepared(asked, full_chain, planned, tuple(sorted(intervals)), decisions, signals)
 
 
 def raw_rows(

@@ -144,4 +144,5 @@ def _naive(schema: pa.Schema) -> pa.Schema:
 
 def _plain(column: pa.ChunkedArray) -> list[object]:
     is_instant = pa.types.is_timestamp(column.type)
-    return (column.cast(pa.timestamp("us")) if is_instant else column).to_pylist()
+    values: list[object] = (column.cast(pa.timestamp("us")) if is_instant else column).to_pylist()
+    return values

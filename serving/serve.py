@@ -4,17 +4,19 @@ import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from ingest.service_settings import Services
 from ingest.settings import Settings
 from serving.loop import Loop, Signal
-from serving.models import Probabilities
+from serving.models import Local
 from serving.prepare import prepare, raw_rows
+from serving.remote import Remote
 
 
 def serve(
     settings: Settings,
     *,
+    services: Services,
     announce: Callable[[Signal], None] = lambda _: None,
-    probabilities: Probabilities | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
     ready: Callable[[Loop], None] = lambda _: None,
 ) -> None:
@@ -24,10 +26,10 @@ def serve(
     ----------
     settings : Settings
         Names the warehouse, which is read once, the market and the logs.
+    services : Services
+        Which models are remote; those of this process answer for the others, and for them.
     announce : callable
         Told each signal to trade by, after it is on disk.
-    probabilities : callable, optional
-        Who is asked; the models of this process by default.
     clock : callable
         Gives the time, naive UTC.
     ready : callable
@@ -40,9 +42,17 @@ def serve(
     """
     timeout_s = settings.writer_timeout_s
     prepared = prepare(settings, now=clock(), timeout_s=timeout_s)
-    with Loop(
-        settings, prepared, probabilities=probabilities, announce=announce, clock=clock
-    ) as loop:
+    local = Local(list(prepared.asked)).probabilities
+    with (
+        Remote(services, local, budgets=settings.budgets_directory) as remote,
+        Loop(
+            settings,
+            prepared,
+            probabilities=remote.probabilities,
+            announce=announce,
+            clock=clock,
+        ) as loop,
+    ):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, loop.stop)
         loop.start(raw_rows(settings, prepared.plan, since=loop.since(), timeout_s=timeout_s))

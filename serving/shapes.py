@@ -1,5 +1,7 @@
 """The tables that a query names, as views over the rows and columns that are kept of them."""
 
+from collections.abc import Collection, Iterable
+
 import pyarrow as pa
 
 from serving.manifest import Lineage
@@ -45,7 +47,7 @@ class Views:
             self._add(found, [step.model.relation])
         return found
 
-    def _add(self, found: dict[str, str], relations) -> None:
+    def _add(self, found: dict[str, str], relations: Iterable[str]) -> None:
         for relation in relations:
             if relation in found:
                 continue
@@ -65,7 +67,7 @@ class Views:
             else:
                 found[relation] = f"select {self._shown(relation, ())} where false"
 
-    def _shown(self, relation: str, kept) -> str:
+    def _shown(self, relation: str, kept: Collection[str]) -> str:
         """Return the columns of a table of which only some are kept; the others are NULL."""
         return ", ".join(
             f'"{name}"' if name in kept else f'cast(null as {kind}) as "{name}"'

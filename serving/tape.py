@@ -9,6 +9,7 @@ import pyarrow as pa
 from ingest import health, messages
 from ingest.kinds import KINDS, KindName
 from ingest.segments import Frame
+from ingest.settings import Market
 from ingest.validation import Origin, checking, parted
 from serving.ahead import PlannedQuery
 
@@ -26,7 +27,7 @@ class Tape:
         The kinds that are needed.
     """
 
-    def __init__(self, exchange: str, market: str, kinds: Sequence[str]) -> None:
+    def __init__(self, exchange: str, market: Market, kinds: Sequence[str]) -> None:
         self._origin = Origin(exchange, market, "websocket:serve", datetime.now(UTC))
         self._kinds = set(kinds)
         self._done: queue.SimpleQueue[tuple[str, pa.Table | Exception]] = queue.SimpleQueue()
@@ -57,9 +58,8 @@ class Tape:
             name, checked = self._done.get()
             if isinstance(checked, Exception):
                 raise checked
-            kind: KindName = KINDS[name].name
-            checked = parted(KINDS[kind], tables[kind], checked, self._origin)
-            found[kind] = checked.rows
+            known = KINDS[name]
+            found[known.name] = parted(known, tables[known.name], checked, self._origin).rows
         return found
 
     def add(self, frames: Sequence[Frame]) -> None:

@@ -1,0 +1,42 @@
+"""`tapehouse serve`: signals as bars close."""
+
+from typing import Annotated
+
+import typer
+
+from orchestration.commands.land import MetricsPort
+
+
+def serve(
+    stdout: Annotated[
+        bool, typer.Option("--stdout", help="Print each signal as a line of JSON.")
+    ] = False,
+    metrics_port: MetricsPort = 0,
+) -> None:
+    """Score every bar as it closes, until Ctrl-C or SIGTERM.
+
+    Follows what `tapehouse record` writes. Features are computed by the dbt project's own SQL in
+    memory, for all symbols at once; champions and shadows are asked, thresholds and ensembles
+    applied. Signals are on disk before they are announced: in the log, to TAPEHOUSE_WEBHOOK_URL
+    if it is set, and on the standard output if asked. `tapehouse land` brings them into
+    raw.signals. The warehouse is read once, at the start.
+
+    Exit code 0: stopped. 1: there is no warehouse or no trained model, or another loop is running.
+    """
+    import os
+
+    from pydantic import SecretStr
+
+    from ingest import health
+    from ingest.service_settings import load
+    from ingest.settings import Settings
+    from serving.announcements import Announcements
+    from serving.serve import serve as run
+
+    settings = Settings()
+    address = os.environ.get("TAPEHOUSE_WEBHOOK_URL")
+    with (
+        health.running(settings, "loop", port=metrics_port),
+        Announcements(SecretStr(address) if address else None, stdout=stdout) as announcements,
+    ):
+        run(settings, services=load(settings), announce=announcements.tell)
