@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ingest.segments import Frame
 
-#: One frame is everything that was said of the bars that closed together: all of it is kept, or none.
+#: One frame is all that was said of the bars that closed together: all of it is kept, or none.
 SERVED = "served"
 #: From which moment on a version is asked.
 STARTED = "started"

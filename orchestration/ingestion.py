@@ -25,6 +25,8 @@ DESCRIPTIONS: dict[ExchangeKind, str] = {
 
 BY_USERS = {
     "book_gaps": "Spans in which the recorder could not trust its order book.",
+    "served_features": "Features of bars that closed live, from `tapehouse serve`.",
+    "signals": "What models said of bars that closed live, from `tapehouse serve`.",
     "macro_bars": "Bars of indices and commodities, landed by `tapehouse ingest macro-bars`.",
     "news": "Headlines, landed by `tapehouse ingest news`.",
 }

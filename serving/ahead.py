@@ -1,9 +1,9 @@
 """A query that is planned before its rows are there.
 
-To plan one of the project's models takes DuckDB far longer (5 to 100 ms) than to run it over the rows
-of a few bars (1 to 3 ms), and a prepared statement is planned again each time it runs. So a query
-here reads tables that are Arrow streams: DuckDB plans it from their schemas, asks for the first stream,
-and waits there until it is given the rows.
+To plan one of the project's models takes DuckDB far longer (5 to 100 ms) than to run it over the
+rows of a few bars (1 to 3 ms), and a prepared statement is planned again each time it runs. So a
+query here reads tables that are Arrow streams: DuckDB plans it from their schemas, asks for the
+first stream, and waits there until it is given the rows.
 """
 
 import queue
@@ -17,7 +17,7 @@ import pyarrow as pa
 Tables = Mapping[str, pa.Table]
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     """The query is not to run any more."""
 
 
@@ -88,7 +88,7 @@ class PlannedQuery:
         """Return a table's rows once they are given."""
         self._given.wait()
         if self._stopped or self._tables is None:
-            raise _Stopped
+            raise _StoppedError
         return self._tables[relation]
 
     def _loop(self) -> None:

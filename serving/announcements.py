@@ -81,9 +81,9 @@ class Announcements:
         if self._webhook is None:
             return
         headers = {"Content-Type": "application/json"}
-        request = Request(self._webhook.get_secret_value(), text, headers)
+        request = Request(self._webhook.get_secret_value(), text, headers)  # noqa: S310
         try:
-            with urlopen(request, timeout=TIMEOUT_S):
+            with urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
                 pass
         except (URLError, TimeoutError, OSError) as error:
             _log.error("webhook", error=type(error).__name__)

@@ -49,7 +49,7 @@ class Closes:
     _changed: dict[datetime, datetime] = field(default_factory=dict)
     _last_closed_at: datetime = _EPOCH
 
-    def add(self, rows: Iterable[tuple[str, datetime, int, datetime]], now: datetime) -> None:
+    def add(self, rows: Iterable[tuple[str, datetime, int, datetime]]) -> None:
         """Note closed klines: symbol, opening, length in minutes, arrival."""
         for symbol, opened_at, minutes, heard_at in rows:
             closed_at = opened_at + timedelta(minutes=minutes)

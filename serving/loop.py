@@ -169,23 +169,15 @@ class Loop:
             if late:
                 health.LATE_BARS.labels(f"{kind} too late").inc(late)
             if kind == "klines":
+                columns = (rows[name].to_pylist() for name in ("symbol", "open_time", "interval"))
                 self._closes.add(
                     (
-                        (
-                            symbol,
-                            opened_at.replace(tzinfo=None),
-                            INTERVALS_US[interval] // MINUTE_US,
-                            now,
-                        )
-                        for symbol, opened_at, interval in zip(
-                            *(
-                                rows[name].to_pylist()
-                                for name in ("symbol", "open_time", "interval")
-                            ),
-                            strict=True,
-                        )
-                    ),
-                    now,
+                        symbol,
+                        opened_at.replace(tzinfo=None),
+                        INTERVALS_US[interval] // MINUTE_US,
+                        now,
+                    )
+                    for symbol, opened_at, interval in zip(*columns, strict=True)
                 )
 
     def _close(self, close: Close) -> None:

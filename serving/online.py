@@ -1,7 +1,7 @@
-"""The project's feature models in memory, refreshed as bars close by the SQL of dbt's own refresh."""
+"""The feature models in memory, refreshed as bars close by the SQL of dbt's own refresh."""
 
 import queue
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 
 import duckdb
@@ -237,17 +237,22 @@ class OnlineFeatures:
         )
         rows = self._tables[source.relation]
         if all(counts):
+            happened_at = _instant(source)
             self._helper.register("rows", rows)
-            kept = (
-                self._helper.sql(
-                    f"select * exclude (place) from (select *, row_number() over "
-                    f"(partition by exchange, market, symbol, {_instant(source)} >= timestamp '{first}'"
-                    f" order by {_instant(source)} desc) as place from rows) "
-                    f"where {_instant(source)} >= timestamp '{first}' or place <= {max(counts)}"
+            kept = self._helper.sql(
+                f"""
+                select * exclude (is_recent, place)
+                from (
+                    select *, {happened_at} >= timestamp '{first}' as is_recent, row_number() over (
+                        partition by exchange, market, symbol, {happened_at} >= timestamp '{first}'
+                        order by {happened_at} desc
+                    ) as place
+                    from rows
                 )
-                .to_arrow_table()
-                .cast(rows.schema)
+                where is_recent or place <= {max(counts)}
+                """
             )
+            kept = kept.to_arrow_table().cast(rows.schema)
         else:
             happened_at = self._instants(source, rows)
             kept = rows.filter(pc.greater_equal(happened_at, pa.scalar(first, happened_at.type)))

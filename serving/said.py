@@ -1,4 +1,4 @@
-"""What is said of the bars of a close: a row for each model version and ensemble, and the features."""
+"""What is said of the bars of a close: a row per model version and ensemble, and features."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ import orjson
 import pyarrow as pa
 
 from ingest.outbox import SCHEMAS
-from serving.decisions import ENSEMBLES, PREDICTIONS, REGIMES as REGIMES_SCHEMA
+from serving.decisions import ENSEMBLES, PREDICTIONS
+from serving.decisions import REGIMES as REGIMES_SCHEMA
 from serving.models import Asked, Matrix
 from serving.prepare import BAR, Prepared
 

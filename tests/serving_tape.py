@@ -39,11 +39,20 @@ def _klines(
 ) -> Iterator[Frame]:
     for row in _rows(connection, "klines", "open_time", start, end):
         candle = {
-            **{"t": _ms(row["open_time"]), "T": _ms(row["close_time"]), "s": row["symbol"]},
-            **{"i": row["interval"], "o": str(row["open"]), "c": str(row["close"])},
-            **{"h": str(row["high"]), "l": str(row["low"]), "v": str(row["volume"])},
-            **{"n": row["count"], "x": True, "q": str(row["quote_volume"])},
-            **{"V": str(row["taker_buy_volume"]), "Q": str(row["taker_buy_quote_volume"])},
+            "t": _ms(row["open_time"]),
+            "T": _ms(row["close_time"]),
+            "s": row["symbol"],
+            "i": row["interval"],
+            "o": str(row["open"]),
+            "c": str(row["close"]),
+            "h": str(row["high"]),
+            "l": str(row["low"]),
+            "v": str(row["volume"]),
+            "n": row["count"],
+            "x": True,
+            "q": str(row["quote_volume"]),
+            "V": str(row["taker_buy_volume"]),
+            "Q": str(row["taker_buy_quote_volume"]),
         }
         closed_at = row["open_time"] + timedelta(minutes=1)
         message = {"e": "kline", "E": _ms(closed_at), "s": row["symbol"], "k": candle}
@@ -55,10 +64,15 @@ def _trades(
 ) -> Iterator[Frame]:
     for row in _rows(connection, "trades", "transact_time", start, end):
         message = {
-            **{"e": "aggTrade" if row["is_aggregate"] else "trade", "s": row["symbol"]},
-            **{"a" if row["is_aggregate"] else "t": row["trade_id"], "p": str(row["price"])},
-            **{"q": str(row["quantity"]), "f": row["first_trade_id"], "l": row["last_trade_id"]},
-            **{"T": _ms(row["transact_time"]), "m": row["is_buyer_maker"]},
+            "e": "aggTrade" if row["is_aggregate"] else "trade",
+            "s": row["symbol"],
+            "a" if row["is_aggregate"] else "t": row["trade_id"],
+            "p": str(row["price"]),
+            "q": str(row["quantity"]),
+            "f": row["first_trade_id"],
+            "l": row["last_trade_id"],
+            "T": _ms(row["transact_time"]),
+            "m": row["is_buyer_maker"],
         }
         yield _frame(f"{row['symbol'].lower()}@aggTrade", message, row["transact_time"] + _DELAY)
 
@@ -70,8 +84,11 @@ def _books(
     for row in _rows(connection, "books", time, start, end):
         at = row["transact_time"] or row["event_time"]
         message = {
-            **{"e": "depthUpdate", "s": row["symbol"], "u": row["last_update_id"]},
-            **{"E": _ms(row["event_time"]), "T": _ms(row["transact_time"])},
+            "e": "depthUpdate",
+            "s": row["symbol"],
+            "u": row["last_update_id"],
+            "E": _ms(row["event_time"]),
+            "T": _ms(row["transact_time"]),
             **{
                 side[0]: [
                     [str(price), str(quantity)]

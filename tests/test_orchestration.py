@@ -93,7 +93,9 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
     assert tables <= set(graph.pop("checked_for_leaks"))
     assert graph == {
         "phantom": [],
-        "landed_by_users": ["raw/book_gaps", "raw/macro_bars", "raw/news"],
+        "landed_by_users": [
+            *("raw/book_gaps", "raw/macro_bars", "raw/news", "raw/served_features", "raw/signals"),
+        ],
         "groups": [
             *("datasets", "features", "intermediate", "labels", "models", "predictions", "quality"),
             *("raw", "scoring", "seeds", "signals", "staging", "trading"),

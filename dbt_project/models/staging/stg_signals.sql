@@ -17,7 +17,7 @@ signals as (
         {{ utc('available_at') }} as available_at,
         probability,
         threshold,
-        {{ adapter.quote('signal') }} as signal,
+        signal,
         reason,
         answered_by,
         features_sha256,
