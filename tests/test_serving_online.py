@@ -18,7 +18,7 @@ from serving.plan import CHANGED, plan
 __all__ = ["built", "ingested", "market"]
 
 NOT_FEATURES = {"is_up_5", "return_5", "label_end_at", "split", "fold"}
-BARS = 30
+BARS = 8
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_bar_by_bar_features_equal_those_of_the_batch(
         for source, rows in raw.items():
             at = online._instants(source, rows)
             is_in = [(first is None or first <= v) and v < last for v in at.to_pylist()]
-            found[source] = rows.filter(pa.array(is_in))
+            found[source] = rows.filter(pa.array(is_in, pa.bool_()))
         return found
 
     online.start(
