@@ -59,6 +59,7 @@ class PlannedQuery:
         # With one thread DuckDB has none of its own that could wait for the rows.
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
         self._connection.execute("set TimeZone = 'UTC'").fetchall()
+        self._connection.execute("set enable_progress_bar = false").fetchall()
         self._connection.execute(f"attach ':memory:' as \"{database}\"").fetchall()
         for relation, schema in schemas.items():
             self._connection.register(relation, _Input(self, relation, schema))

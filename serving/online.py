@@ -40,6 +40,7 @@ class OnlineFeatures:
         self.plan = plan
         self._helper = duckdb.connect(":memory:")
         self._helper.execute("set TimeZone = 'UTC'").fetchall()
+        self._helper.execute("set enable_progress_bar = false").fetchall()
         self._done: queue.SimpleQueue[tuple[str, pa.Table | Exception]] = queue.SimpleQueue()
         self._steps = {
             step.model.name: step

@@ -246,6 +246,7 @@ def empty(lineage: Lineage) -> duckdb.DuckDBPyConnection:
     """
     connection = duckdb.connect(":memory:")
     connection.execute("set TimeZone = 'UTC'")
+    connection.execute("set enable_progress_bar = false")
     connection.execute("set disabled_optimizers = 'statistics_propagation'")
     connection.execute(f"attach ':memory:' as \"{lineage.database}\"")
     connection.execute(f'use "{lineage.database}"')

@@ -114,7 +114,7 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
                 f"select distinct interval_minutes from {name}"
             ).fetchall()
         }
-        decisions = Decisions(full, _signal_models(full, asked), connection)
+        decisions = Decisions(full, _signal_models(connection, full, asked), connection)
     planned = plan(full_chain, refresh_chain, wanted, intervals=intervals)
     return Prepared(asked, full_chain, planned, tuple(sorted(intervals)), decisions, signals)
 
@@ -155,7 +155,21 @@ def _dataset(manifest: dict[str, Any], model: str) -> str | None:
     return name if name.startswith("ds_") else None
 
 
-def _signal_models(manifest: dict[str, Any], asked: tuple[Asked, ...]) -> list[str]:
-    names = {node["name"] for node in manifest["nodes"].values()}
-    wanted = {f"sig_{each.model.name.removeprefix('ml_')}" for each in asked}
-    return sorted((wanted | {ENSEMBLES}) & names)
+def _signal_models(
+    connection: duckdb.DuckDBPyConnection, manifest: dict[str, Any], asked: tuple[Asked, ...]
+) -> list[str]:
+    """Return the signal models of the versions whose thresholds and rules have been built."""
+    wanted = {ENSEMBLES, *(f"sig_{each.model.name.removeprefix('ml_')}" for each in asked)}
+    nodes = manifest["nodes"]
+    built = {
+        name
+        for (name,) in connection.execute(
+            "select table_name from information_schema.tables where table_schema = 'main'"
+        ).fetchall()
+    }
+    return sorted(
+        node["name"]
+        for node in nodes.values()
+        if node["name"] in wanted
+        and {nodes[key]["name"] for key in node["depends_on"]["nodes"]} <= built
+    )
