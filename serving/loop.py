@@ -70,7 +70,6 @@ class Loop:
         self._exit = ExitStack()
         self._features = OnlineFeatures(prepared.lineage, prepared.plan)
         self._exit.callback(self._features.close)
-        self._exit.callback(prepared.decisions.close)
         self._sources = {source.name: source for source in prepared.plan.sources}
         self._tape = Tape(settings.exchange, settings.market, list(self._sources))
         self._exit.callback(self._tape.close)

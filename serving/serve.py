@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 
 from ingest.service_settings import Services
@@ -44,6 +45,7 @@ def serve(
     prepared = prepare(settings, now=clock(), timeout_s=timeout_s)
     local = Local(list(prepared.asked)).probabilities
     with (
+        closing(prepared.decisions),
         Remote(services, local, budgets=settings.budgets_directory) as remote,
         Loop(
             settings,

@@ -1,0 +1,155 @@
+"""The scoring loop says what the batch says, once, on disk before anybody hears of it."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest import outbox, warehouse
+from ingest.drain import drain
+from ingest.segment_writer import SegmentWriter
+from ingest.segments import Frame, SegmentReader
+from ingest.settings import Settings
+from ingest.simulator import Market
+from serving import loop as loops
+from serving.loop import Loop
+from serving.models import Local
+from serving.prepare import Prepared, prepare, raw_rows
+from tests.serving_fixtures import SYMBOLS, built, ingested, market, start_of_last_day
+from tests.serving_tape import frames
+
+__all__ = ["built", "ingested", "market"]
+
+BARS = 3
+CHAMPIONS = """
+    select symbol, opened_at, model_version, probability, threshold, signal
+    from sig_order_flow where opened_at >= $start and opened_at < $end order by all
+"""
+ENSEMBLES = """
+    select symbol, opened_at, ensemble_name, probability, signal, reason
+    from sig_ensembles
+    where opened_at >= $start and opened_at < $end and ensemble_name <> 'stacked' order by all
+"""
+SERVED_CHAMPIONS = """
+    select symbol, opened_at::timestamp, model_version, probability, threshold, signal
+    from raw.signals where model_name = 'ml_order_flow' order by all
+"""
+SERVED_ENSEMBLES = """
+    select symbol, opened_at::timestamp, model_name, probability, signal, reason
+    from raw.signals where stage = 'ensemble' order by all
+"""
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self, now: datetime) -> None:
+        self.now = now
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+class Tape:
+    """A warehouse that ends at a moment, and the frames of what came after it."""
+
+    def __init__(self, built: Path, directory: Path, start: datetime, end: datetime) -> None:
+        self.start, self.end = start, end
+        shutil.copytree(built, directory)
+        self.settings = Settings(database=directory / "tapehouse.duckdb", symbols=SYMBOLS)
+        with warehouse.writing(self.settings.database) as connection:
+            self.frames = frames(connection, start, end + timedelta(minutes=1))
+            self.expected = {
+                name: connection.execute(query, {"start": start, "end": end}).fetchall()
+                for name, query in (("champions", CHAMPIONS), ("ensembles", ENSEMBLES))
+            }
+            for table, time in (
+                ("klines", "open_time"),
+                ("trades", "transact_time"),
+                ("books", "coalesce(transact_time, event_time, received_at)"),
+            ):
+                connection.execute(
+                    f"delete from raw.{table} where {time} >= timestamptz '{start}+00'"
+                )
+        self.clock = Clock(start)
+        self.writer = SegmentWriter(self.settings.segments_directory / "um")
+        self.told: list[Any] = []
+
+    def loop(self, prepared: Prepared) -> Loop:
+        """Start a loop as `serve` does."""
+        loop = Loop(
+            self.settings,
+            prepared,
+            probabilities=Local(list(prepared.asked)).probabilities,
+            announce=self.told.append,
+            clock=self.clock,
+        )
+        loop.start(raw_rows(self.settings, prepared.plan, since=loop.since(), timeout_s=10))
+        return loop
+
+    def play(self, loop: Loop, some: list[Frame]) -> None:
+        """Write frames minute by minute and let the loop do what there is to do."""
+        minutes: dict[int, list[Frame]] = {}
+        for frame in some:
+            minutes.setdefault(frame.received_at // 60_000_000, []).append(frame)
+        for minute, heard in minutes.items():
+            self.writer.append_all(heard)
+            self.clock.now = at((minute + 1) * 60_000_000)
+            self.settle(loop)
+
+    def settle(self, loop: Loop) -> None:
+        """Let the loop do what there is to do."""
+        for _ in range(4):
+            loop.step()
+
+    def said(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Land the outbox and return what it said."""
+        drain(self.settings)
+        with warehouse.reading(self.settings.database) as connection:
+            return {
+                "champions": connection.execute(SERVED_CHAMPIONS).fetchall(),
+                "ensembles": connection.execute(SERVED_ENSEMBLES).fetchall(),
+            }
+
+
+def at(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).replace(tzinfo=None)
+
+
+@pytest.fixture
+def tape(built: Path, market: Market, tmp_path: Path) -> Iterator[Tape]:
+    start = start_of_last_day(market) + timedelta(hours=3)
+    made = Tape(built, tmp_path / "warehouse", start, start + timedelta(minutes=5 * BARS))
+    yield made
+    made.writer.close()
+
+
+@pytest.fixture(scope="module")
+def prepared(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+    directory = tmp_path_factory.mktemp("prepared") / "warehouse"
+    shutil.copytree(built, directory)
+    settings = Settings(database=directory / "tapehouse.duckdb", symbols=SYMBOLS)
+    found = prepare(settings, now=datetime(2024, 12, 13), timeout_s=10)
+    yield found
+    found.decisions.close()
+
+
+def test_signals_equal_those_of_the_batch_and_a_restarted_loop_repeats_none(
+    tape: Tape, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loops, "ADVANCE_S", 0.0)
+    half = tape.start + timedelta(minutes=7)
+    before = [frame for frame in tape.frames if at(frame.received_at) < half]
+    with tape.loop(prepared) as loop:
+        tape.play(loop, before)
+    again = len(tape.told)
+    tape.writer.append_all(tape.frames[len(before) :])
+    tape.clock.now = tape.end + timedelta(seconds=2)
+    with tape.loop(prepared) as loop:
+        tape.settle(loop)
+    said = tape.said()
+    assert said == tape.expected
+    assert again + len(tape.told) > 0
