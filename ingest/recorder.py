@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,7 @@ CANDLES_AT_ONCE = 1000
 _EVERY_S = {"heartbeat": 10.0, "clock": 60.0, "open interest": 60.0}
 _RETRY_S = 2.0
 _LARGE_SKEW_US = 1_000_000
+_CONTENT = re.compile(r"@(kline|aggTrade|depth|markPrice|forceOrder)(?![a-z])")
 # So much of the log, if there is more, is searched for candles that did not come.
 _MEMORY_BYTES = 16_000_000
 _COMBINED = re.compile(r'\{\s*"stream"\s*:\s*"([^"]*)"')
@@ -132,6 +134,7 @@ class _Recorder:
     land_s: float | None
     count: int = 0
     _pending: list[Frame] = field(default_factory=list)
+    _heard: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _books: dict[str, LiveBook] = field(default_factory=dict)
     _open_interest: dict[str, str] = field(default_factory=dict)
@@ -198,6 +201,7 @@ class _Recorder:
                 task.cancel()
             await asyncio.wait([*tasks, *self._tasks])
             self._flush()
+            self._count_heard()
 
     def _hear(self, text: str, connection: int) -> None:
         combined = _COMBINED.match(text)
@@ -205,6 +209,7 @@ class _Recorder:
         frame = Frame(self.clock(), stream, text.encode(), connection)
         self._append(frame)
         self.count += 1
+        self._heard[stream] += 1
         if self.on_message:
             self.on_message(self.count)
         name, _, content = stream.partition("@")
@@ -214,7 +219,10 @@ class _Recorder:
                 if book and not book.take(message(frame)):
                     health.GAPS.labels("book").inc()
             elif content.startswith("kline_"):
-                self._candles.take(message(frame))
+                data = message(frame)
+                self._candles.take(data)
+                lag_s = frame.received_at / 1e6 - data["E"] / 1e3
+                health.FRAME_LAG.labels("kline").observe(lag_s)
         except NO_MESSAGE as error:
             health.BAD_FRAMES.labels("unreadable").inc()
             _log.warning("unreadable", stream=stream, error=str(error), length=len(text))
@@ -335,6 +343,7 @@ class _Recorder:
             due["landing"] = time.monotonic() + self.land_s
         while True:
             check_room(self.settings)
+            self._count_heard()
             now = time.monotonic()
             for name in [name for name, at in due.items() if at <= now]:
                 if name == "heartbeat":
@@ -347,6 +356,12 @@ class _Recorder:
                     self._start(self._fetch_open_interest())
                 due[name] = now + (self.land_s or 0.0 if name == "landing" else _EVERY_S[name])
             await asyncio.sleep(1.0)
+
+    def _count_heard(self) -> None:
+        heard, self._heard = self._heard, Counter()
+        for stream, count in heard.items():
+            found = _CONTENT.search(stream)
+            health.FRAMES.labels(found[1] if found else "other").inc(count)
 
     def _beat(self) -> None:
         gaps = [symbol for symbol, book in self._books.items() if not book.is_whole]

@@ -173,8 +173,9 @@ def test_a_disk_that_takes_no_more_leaves_whole_frames(tmp_path: Path) -> None:
     heard = all_of(tmp_path)
     assert [found.received_at for found in heard] == list(range(len(heard)))
     assert str(len(heard)) == done[0].split()[-1]
-    with SegmentReader(tmp_path) as reader:
-        reader.read(limit=1_000_000)
+    with SegmentWriter(tmp_path) as writer, SegmentReader(tmp_path) as reader:
+        writer.append(frame(0))
+        assert reader.read(limit=1_000_000) == [*heard, frame(0)]
         assert reader.damaged_bytes == 0
 
 
