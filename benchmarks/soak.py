@@ -135,13 +135,15 @@ def main() -> None:
     print(f"{options.minutes} minutes at speed {options.speed:g}, {len(symbols)} symbols")
     print(f"frames {frame_count:,}, changes of books {changes:,}, books {books:,}")
     print(f"landings while it ran and at its end: {landed[2]:,}")
-    print(f"closed candles {[len(minutes) for _, minutes in closed]}")
+    candles = [minutes for _, minutes in closed]
+    print(f"closed candles {list(map(len, candles))}")
     print(f"resident memory {before:.0f} MB in the second quarter, {after:.0f} MB in the last")
     faults = [
         (process.exitcode != 0, f"the recorder ended with {process.exitcode}"),
         (landed[0] != frame_count, f"{landed[0]} of {frame_count} frames landed"),
         (landed[1] != 0, f"{landed[1]} rows were rejected"),
         (bool(holes) or len(closed) != len(symbols), f"candles are missing: {holes}"),
+        (min(map(len, candles), default=0) < options.minutes // 2, "too few candles closed"),
         (untold > 0, f"{untold} breaks of books were not told"),
         (after - before > GROWTH_MB, f"memory grew by {after - before:.0f} MB"),
     ]

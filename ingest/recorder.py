@@ -10,31 +10,25 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
-import ccxt
 import orjson
 
 from ingest import health, logs
 from ingest.connections import SILENCE_S, follow, stream_addresses
 from ingest.disk import DiskFullError, check_room, size
 from ingest.drain import drain
-from ingest.exchange import Exchange
-from ingest.live_books import SNAPSHOT_LEVELS, LiveBook
+from ingest.live_books import LiveBook
 from ingest.live_candles import LiveCandles
+from ingest.live_requests import LiveRequests
 from ingest.messages import NO_MESSAGE, RECORDER, message
 from ingest.report import Failure, Report
 from ingest.segment_writer import SegmentWriter
 from ingest.segments import Frame, read_segment, segments
 from ingest.settings import Market, Settings
 
-CANDLES_AT_ONCE = 1000
 _EVERY_S = {"heartbeat": 10.0, "clock": 60.0, "open interest": 60.0}
-_RETRY_S = 2.0
-_LARGE_SKEW_US = 1_000_000
 _CONTENT = re.compile(r"@(kline|aggTrade|depth|markPrice|forceOrder)(?![a-z])")
 # So much of the log, if there is more, is searched for candles that did not come.
 _MEMORY_BYTES = 16_000_000
@@ -137,13 +131,10 @@ class _Recorder:
     _heard: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _books: dict[str, LiveBook] = field(default_factory=dict)
-    _open_interest: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._candles = LiveCandles(self._ask_candles)
-        # One attempt: a thread that waits would keep the process from ending.
-        self._rest = Exchange(self.settings, self.market, attempts=1)
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="rest")
+        self._requests = LiveRequests(self.settings, self.market, self._say, self.clock)
         self._heard_until = self.clock()
         self._failed: asyncio.Future[None] | None = None
         self._numbers = itertools.count(int(time.time()))
@@ -196,7 +187,7 @@ class _Recorder:
             for task in done:
                 task.result()
         finally:
-            self._worker.shutdown(wait=False, cancel_futures=True)
+            self._requests.close()
             for task in (*ends, *self._tasks):
                 task.cancel()
             await asyncio.wait([*tasks, *self._tasks])
@@ -259,69 +250,10 @@ class _Recorder:
             self._failed.set_exception(error)
 
     def _ask_book(self, book: LiveBook) -> None:
-        self._start(self._fetch_book(book))
-
-    async def _fetch_book(self, book: LiveBook) -> None:
-        method = "publicGetDepth" if self.market == "spot" else "fapiPublicGetDepth"
-        answer = await self._call(method, symbol=book.symbol, limit=SNAPSHOT_LEVELS)
-        if answer is None:
-            book.fail()
-            return
-        self._say(f"rest:depth:{book.symbol}", orjson.dumps(answer))
-        book.start(answer)
+        self._start(self._requests.book(book))
 
     def _ask_candles(self, symbol: str, interval: str, start: int, end: int) -> None:
-        self._start(self._fetch_candles(symbol, interval, start, end))
-
-    async def _fetch_candles(self, symbol: str, interval: str, start: int, end: int) -> None:
-        health.GAPS.labels("candle").inc()
-        method = "publicGetKlines" if self.market == "spot" else "fapiPublicGetKlines"
-        while start < end:
-            answer = await self._call(
-                method,
-                symbol=symbol,
-                interval=interval,
-                startTime=start,
-                endTime=end - 1,
-                limit=CANDLES_AT_ONCE,
-            )
-            if answer is None:
-                self._candles.fail(symbol, interval)
-                return
-            self._say(f"rest:klines:{symbol}:{interval}", orjson.dumps(answer))
-            start = int(answer[-1][0]) + 1 if len(answer) == CANDLES_AT_ONCE else end
-        self._candles.answer(symbol, interval, end)
-
-    async def _fetch_open_interest(self) -> None:
-        for symbol in self.symbols:
-            answer = await self._call(
-                "fapiDataGetOpenInterestHist", symbol=symbol, period="5m", limit=2
-            )
-            if answer and self._open_interest.get(symbol) != (last := answer[-1]["timestamp"]):
-                self._open_interest[symbol] = last
-                self._say(f"rest:open_interest:{symbol}", orjson.dumps(answer))
-
-    async def _measure_clock(self) -> None:
-        asked_at = self.clock()
-        method = "publicGetTime" if self.market == "spot" else "fapiPublicGetTime"
-        answer = await self._call(method)
-        if answer:
-            answered_at = self.clock()
-            skew_us = (asked_at + answered_at) // 2 - int(answer["serverTime"]) * 1000
-            health.CLOCK_SKEW.set(skew_us / 1e6)
-            (_log.warning if abs(skew_us) > _LARGE_SKEW_US else _log.info)("clock", skew_us=skew_us)
-            said = {"event": "clock", "skew_us": skew_us, "within_us": answered_at - asked_at}
-            self._say(RECORDER, orjson.dumps(said))
-
-    async def _call(self, method: str, **parameters: Any) -> Any:
-        """Return the answer of the REST interface; after a pause None if there is none."""
-        call = partial(self._rest.call, method, **parameters)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._worker, call)
-        except ccxt.BaseError as error:
-            _log.warning("refused", method=method, error=str(error))
-            await asyncio.sleep(max(_RETRY_S, self._rest.asked_pause_s()))
-            return None
+        self._start(self._requests.candles(self._candles, symbol, interval, start, end))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -349,11 +281,11 @@ class _Recorder:
                 if name == "heartbeat":
                     self._beat()
                 elif name == "clock":
-                    self._start(self._measure_clock())
+                    self._start(self._requests.clock_skew())
                 elif name == "landing":
                     self._start(self._land())
                 elif self.market == "um":
-                    self._start(self._fetch_open_interest())
+                    self._start(self._requests.open_interest(self.symbols))
                 due[name] = now + (self.land_s or 0.0 if name == "landing" else _EVERY_S[name])
             await asyncio.sleep(1.0)
 
