@@ -66,7 +66,9 @@ def _drain(settings: Settings, log: Log) -> Iterator[Batch]:
         while frames := reader.read(FRAMES_AT_ONCE):
             parts = _parts(settings, log, frames, source=f"websocket:{log.name}@{start}")
             tables = {name: part.rows for name, part in parts.items() if part.rows.num_rows}
-            tables["raw_rejects"] = pa.concat_tables(part.rejects for part in parts.values())
+            tables["raw_rejects"] = pa.concat_tables(
+                [REJECTS_SCHEMA.empty_table(), *(part.rejects for part in parts.values())]
+            )
             progress = Progress(log.name, start, reader.cursor, len(frames))
             if not land_frames(settings, tables, progress):
                 return
