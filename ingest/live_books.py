@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import orjson
 
-from ingest.books import Book
+from ingest.books import Book, Levels
 from ingest.messages import RECORDER
 
 # Levels a side that a snapshot is asked for; one that has fewer is the whole book.
@@ -15,9 +15,39 @@ SHOWN = "depth20@1000ms"
 # Changes that are kept while a snapshot is on its way; the oldest give way.
 _MOST_WAITING = 10_000
 _MILLISECOND = 1_000
-Change = dict[str, Any]
 # Stream and payload.
 Say = Callable[[str, bytes], None]
+
+
+class Change(NamedTuple):
+    """A change of a book: the exchange's U, u, pu, E and T, and the levels."""
+
+    first_id: int
+    final_id: int
+    previous_id: int | None
+    event_ms: int
+    transact_ms: int | None
+    bids: Levels
+    asks: Levels
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Self:
+        """Read a change as the exchange sent it.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is none.
+        """
+        return cls(
+            int(data["U"]),
+            int(data["u"]),
+            data.get("pu"),
+            int(data["E"]),
+            data.get("T"),
+            _levels(data["b"]),
+            _levels(data["a"]),
+        )
 
 
 class LiveBook:
@@ -60,16 +90,9 @@ class LiveBook:
         return self._gap_from is None
 
     def take(self, change: Change) -> bool:
-        """Take a change of the book as the exchange sent it; return False if it opened a gap.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            If it is no change of a book; the book then stays as it was.
-        """
-        _ = change["E"], _levels(change["b"]), _levels(change["a"]), change["U"] <= change["u"]
+        """Take a change of the book; return False if it opened a gap."""
         book = self._book
-        if book and change["u"] <= book.last_update_id:
+        if book and change.final_id <= book.last_update_id:
             return True
         if self._is_asking or not self.is_whole:
             self._waiting.append(change)
@@ -123,27 +146,26 @@ class LiveBook:
 
     def _catch_up(self, book: Book) -> bool:
         """Apply what has waited; return False if it does not continue the book."""
-        for change in sorted(self._waiting, key=lambda waiting: waiting["u"]):
-            if change["u"] > book.last_update_id:
+        for change in sorted(self._waiting, key=lambda waiting: waiting.final_id):
+            if change.final_id > book.last_update_id:
                 if not _follows(book, change):
                     return False
                 self._apply(book, change)
         return True
 
     def _apply(self, book: Book, change: Change) -> None:
-        book.apply(change["u"], _levels(change["b"]), _levels(change["a"]))
-        self._event_us = change["E"] * _MILLISECOND
-        second = change["E"] // 1000
+        book.apply(change.final_id, change.bids, change.asks)
+        self._event_us = change.event_ms * _MILLISECOND
+        second = change.event_ms // 1000
         if second > self._shown_second and book is self._book and self.is_whole:
             self._shown_second = second
             self._show(book, change)
 
     def _show(self, book: Book, change: Change) -> None:
         bids, asks = book.best()
-        shown = {"e": "depthUpdate", "E": change["E"], "s": self.symbol, "u": change["u"]}
-        if "T" in change:
-            shown["T"] = change["T"]
-        payload = orjson.dumps(shown | {"b": bids, "a": asks})
+        shown = {"e": "depthUpdate", "E": change.event_ms, "T": change.transact_ms}
+        shown |= {"s": self.symbol, "u": change.final_id, "b": bids, "a": asks}
+        payload = orjson.dumps(shown)
         self._say(f"{self.symbol.lower()}@{SHOWN}", payload)
         if bids and asks and (bids[-1][0] < self._lowest or asks[-1][0] > self._highest):
             # What lies beyond the snapshot is known only where it changed.
@@ -177,8 +199,8 @@ class LiveBook:
 
 
 def _follows(book: Book, change: Change) -> bool:
-    return book.follows(change["U"], change["u"], change.get("pu"))
+    return book.follows(change.first_id, change.final_id, change.previous_id)
 
 
-def _levels(levels: Sequence[Sequence[str]]) -> list[tuple[float, float]]:
+def _levels(levels: Sequence[Sequence[str]]) -> Levels:
     return [(float(price), float(quantity)) for price, quantity in levels]

@@ -19,7 +19,7 @@ from ingest import health, logs
 from ingest.connections import SILENCE_S, follow, stream_addresses
 from ingest.disk import DiskFullError, check_room, size
 from ingest.drain import drain
-from ingest.live_books import LiveBook
+from ingest.live_books import Change, LiveBook
 from ingest.live_candles import LiveCandles
 from ingest.live_requests import LiveRequests
 from ingest.messages import NO_MESSAGE, RECORDER, message
@@ -207,7 +207,7 @@ class _Recorder:
         try:
             if content.startswith("depth"):
                 book = self._books.get(name.upper())
-                if book and not book.take(message(frame)):
+                if book and not book.take(Change.of(message(frame))):
                     health.GAPS.labels("book").inc()
             elif content.startswith("kline_"):
                 data = message(frame)
