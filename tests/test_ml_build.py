@@ -1,5 +1,6 @@
 """Each model type trains, predicts, evaluates and explains inside one `dbt build`."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ RECORDED = """
 def project() -> Path:
     """Write a project of a model of each type, with the macros and variables of the warehouse."""
     found = ROOT / ".pytest_cache" / "ml_build"
-    (found / "models").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(found / "models", ignore_errors=True)
+    (found / "models").mkdir(parents=True)
     settings = yaml.safe_load((PROJECT / "dbt_project.yml").read_text())
     kept = {key: settings[key] for key in ("name", "version", "profile", "flags", "vars")}
     own = {"macro-paths": [str(PROJECT / "macros")], "models": {"+materialized": "table"}}
