@@ -128,10 +128,11 @@ class LiveBook:
             dict(_levels(snapshot["bids"])),
             dict(_levels(snapshot["asks"])),
         )
-        if self._book and book.last_update_id < self._book.last_update_id and self.is_whole:
-            self._waiting.clear()
-            return
-        if not self._catch_up(book):
+        before = self._event_us
+        is_continued = self._catch_up(book)
+        behind = self.is_whole and self._book and book.last_update_id < self._book.last_update_id
+        if not is_continued or behind:
+            self._event_us = before
             return
         self._lowest = min(book.bids) if len(book.bids) >= SNAPSHOT_LEVELS else -math.inf
         self._highest = max(book.asks) if len(book.asks) >= SNAPSHOT_LEVELS else math.inf

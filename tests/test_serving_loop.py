@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ingest import outbox, warehouse
+from ingest import warehouse
 from ingest.drain import drain
 from ingest.segment_writer import SegmentWriter
-from ingest.segments import Frame, SegmentReader
+from ingest.segments import Frame
 from ingest.settings import Settings
 from ingest.simulator import Market
 from serving import loop as loops

@@ -1,0 +1,148 @@
+"""A book kept by the exchange's rules: what continues it, what breaks it, what heals it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ingest.live_books import SNAPSHOT_LEVELS, Change, LiveBook
+
+GAP_FROM = 500
+
+
+class Kept:
+    """A book, what it said and how often it asked for a snapshot."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, Any]] = []
+        self.gaps: list[tuple[str, int, int | None]] = []
+        self.asked = 0
+        self.book = LiveBook("BTCUSDT", self.say, self.ask, GAP_FROM)
+
+    def say(self, stream: str, payload: bytes) -> None:
+        data = json.loads(payload)
+        if stream == "!recorder":
+            self.gaps.append((data["cause"], data["gap_from"], data["gap_until"]))
+        else:
+            assert stream == "btcusdt@depth20@1000ms"
+            self.shown.append(data)
+
+    def ask(self, book: LiveBook) -> None:
+        assert book is self.book
+        self.asked += 1
+
+
+def change(
+    first: int, last: int, previous: int | None, *, second: int = 1, bid: float = 1.0
+) -> Change:
+    data = {"U": first, "u": last, "E": second * 1000, "b": [[str(bid), "2"]], "a": []}
+    return Change.of(data | ({} if previous is None else {"pu": previous}))
+
+
+def snapshot(last: int, *, levels: int = 1) -> dict[str, Any]:
+    return {
+        "lastUpdateId": last,
+        "bids": [[str(1 - level / 1000), "1"] for level in range(levels)],
+        "asks": [[str(2 + level / 1000), "1"] for level in range(levels)],
+    }
+
+
+def whole(*, is_spot: bool) -> Kept:
+    """Return a book that a snapshot and a change made whole, at update 10."""
+    kept = Kept()
+    assert kept.book.take(change(8, 10, None if is_spot else 7))
+    assert (kept.asked, kept.book.is_whole) == (1, False)
+    kept.book.start(snapshot(9))
+    assert kept.book.is_whole
+    assert kept.gaps == [("start", GAP_FROM, None), ("start", GAP_FROM, 1_000_000)]
+    return kept
+
+
+def test_spot_continues_by_the_next_id_and_futures_by_the_id_before() -> None:
+    spot, futures = whole(is_spot=True), whole(is_spot=False)
+    assert spot.book.take(change(11, 15, None))
+    assert futures.book.take(change(14, 15, 10))
+    assert spot.book.is_whole
+    assert futures.book.is_whole
+    assert not whole(is_spot=True).book.take(change(12, 15, None))
+    assert not whole(is_spot=False).book.take(change(11, 15, 9))
+
+
+def test_what_came_before_is_passed_over() -> None:
+    kept = whole(is_spot=True)
+    assert kept.book.take(change(9, 10, None))
+    assert kept.book.take(change(3, 4, None))
+    assert kept.book.is_whole
+    assert kept.asked == 1
+
+
+def test_a_book_is_shown_at_the_first_change_of_each_second() -> None:
+    kept = whole(is_spot=True)
+    kept.book.take(change(11, 11, None, second=2, bid=1.1))
+    kept.book.take(change(12, 12, None, second=2, bid=1.2))
+    kept.book.take(change(13, 13, None, second=3, bid=1.3))
+    assert [(shown["E"], shown["u"]) for shown in kept.shown] == [(2000, 11), (3000, 13)]
+    assert kept.shown[1]["b"] == [[1.3, 2.0], [1.2, 2.0], [1.1, 2.0], [1.0, 2.0]]
+    assert kept.shown[1]["a"] == [[2.0, 1.0]]
+
+
+def test_a_missing_change_that_comes_late_heals_the_book() -> None:
+    kept = whole(is_spot=True)
+    assert not kept.book.take(change(12, 12, None, second=3))
+    assert kept.book.take(change(13, 13, None, second=4))
+    assert kept.book.take(change(11, 11, None, second=2))
+    assert kept.gaps[2:] == [("sequence", 1_000_000, None), ("late", 1_000_000, 4_000_000)]
+    assert kept.shown == []
+    assert kept.book.take(change(14, 14, None, second=5))
+    assert [shown["u"] for shown in kept.shown] == [14]
+
+
+def test_a_snapshot_heals_the_book_with_the_first_change_that_continues_it() -> None:
+    kept = whole(is_spot=True)
+    assert not kept.book.take(change(15, 15, None, second=3))
+    kept.book.start(snapshot(12))
+    assert not kept.book.is_whole
+    kept.book.take(change(16, 16, None, second=4))
+    assert kept.asked == 3
+    kept.book.start(snapshot(20))
+    assert not kept.book.is_whole
+    kept.book.take(change(21, 21, None, second=6))
+    assert kept.gaps[2:] == [("sequence", 1_000_000, None), ("sequence", 1_000_000, 6_000_000)]
+    assert kept.book.is_whole
+
+
+def test_a_failed_request_is_made_again_by_the_next_change() -> None:
+    kept = Kept()
+    kept.book.take(change(8, 10, None))
+    kept.book.take(change(11, 11, None))
+    assert kept.asked == 1
+    kept.book.fail()
+    kept.book.take(change(12, 12, None))
+    assert kept.asked == 2
+
+
+def test_a_book_that_leaves_its_snapshot_is_fetched_anew_without_a_gap() -> None:
+    kept = Kept()
+    kept.book.take(change(8, 10, None))
+    kept.book.start(snapshot(9, levels=SNAPSHOT_LEVELS))
+    for number in range(20):
+        kept.book.take(change(11 + number, 11 + number, None, bid=0.4))
+    kept.book.take(change(31, 31, None, second=2))
+    assert kept.asked == 1
+    levels = [[str(1 - level / 1000), "0"] for level in range(SNAPSHOT_LEVELS)]
+    data = {"U": 32, "u": 32, "E": 3000, "b": levels, "a": []}
+    kept.book.take(Change.of(data))
+    assert kept.asked == 2
+    kept.book.take(change(33, 33, None, second=4))
+    kept.book.start(snapshot(32, levels=SNAPSHOT_LEVELS))
+    kept.book.take(change(34, 34, None, second=5))
+    assert len(kept.gaps) == 2
+    assert len(kept.shown[-1]["b"]) == 20
+    assert [0.4, 2.0] not in kept.shown[-1]["b"]
+    assert kept.asked == 2
+
+
+@pytest.mark.parametrize("wrong", [{}, {"U": 1}, [], {"U": 1, "u": 2, "E": 3, "b": 4, "a": []}])
+def test_what_is_no_change_is_refused(wrong: Any) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Change.of(wrong)
