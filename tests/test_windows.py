@@ -222,6 +222,11 @@ def slower_series() -> dict[str, pd.DataFrame]:
     }
 
 
+def no_gaps() -> pd.DataFrame:
+    """No moment in which a recorder lost its book."""
+    return of_every_symbol(every(15, "gap_at")).head(0)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return compiled(
@@ -236,6 +241,7 @@ def tables(models: Models) -> dict[str, dict[str, np.ndarray]]:
         "int_bars": copies(original_bars(), change_bars),
         "stg_trades": copies(original_trades(), change_trades),
         "stg_books": copies(original_books(), change_books),
+        "stg_book_gaps": no_gaps(),
     }
     names = [name for name in models if name.startswith(("feat_", "lbl_"))]
     return {name: coded(frame) for name, frame in built_together(models, names, given).items()}
