@@ -237,10 +237,14 @@ class Crew:
                 self._start(role)
 
     def _has_heard(self, end: datetime) -> bool:
-        """Whether the log holds every closed candle up to a time, of all symbols."""
-        last = end - timedelta(minutes=1)
+        """Whether the log holds every closed candle up to a time."""
         heard = {(symbol, opened) for symbol, opened, is_closed in candles(self.stage) if is_closed}
-        return {(symbol, last) for symbol in SYMBOLS} <= heard
+        minute = timedelta(minutes=1)
+        return heard >= {
+            (symbol, first + minute * number)
+            for symbol, first in first_candles(self.stage).items()
+            for number in range((end - first) // minute)
+        }
 
 
 def candles(stage: Stage) -> Iterator[tuple[str, datetime, bool]]:
