@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
 from ingest.simulator import Market, simulator
+from orchestration.cli import app
 
 GUIDE = "docs/guides/your-own-data.md"
 
@@ -58,3 +61,30 @@ def test_the_example_of_headlines_and_macro_bars_gives_the_table_beside_it(
     table = [line.strip("| ").split(" | ") for line in example.splitlines() if line[:2] == "| "]
     assert [[value.removesuffix(".0").replace("True", "true").replace("False", "false")
              for value in row] for row in found] == table[1:]  # fmt: skip
+
+
+def commands(text: str) -> list[list[str]]:
+    """The arguments of each `tapehouse` command in the code of a guide."""
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    lines = blocks.replace("\\\n", " ").splitlines()
+    found = (re.search(r"(?<![./\w-])tapehouse ([a-z].*)", line) for line in lines)
+    return [
+        [word for word in shlex.split(match[1], comments=True) if word != "&"]
+        for match in found
+        if match
+    ]
+
+
+def test_every_command_of_the_guides_exists_and_takes_its_options(project_root: Path) -> None:
+    found = [
+        (guide.name, arguments)
+        for guide in sorted((project_root / "docs" / "guides").glob("*.md"))
+        for arguments in commands(guide.read_text())
+    ]
+    unknown = [
+        f"{name}: tapehouse {shlex.join(arguments)}: {done.output}"
+        for name, arguments in found
+        if (done := CliRunner().invoke(app, [*arguments, "--help"])).exit_code
+    ]
+    assert unknown == []
+    assert len(found) > 10
