@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Annotated
@@ -42,8 +43,9 @@ FAULTS_EVERY_S = 4.0
 def main(
     kills: Annotated[int, typer.Option(min=0, help="How many processes are killed.")] = 200,
     seed: Annotated[int, typer.Option(help="Of market, faults and moments.")] = 1,
-    speed: Annotated[float, typer.Option(help="Simulated seconds per second.")] = 60.0,
+    speed: Annotated[float, typer.Option(help="Simulated seconds per second.")] = 30.0,
     pause: Annotated[float, typer.Option(help="Seconds between kills, on average.")] = 1.2,
+    days: Annotated[int, typer.Option(min=2, help="Days of history to train on.")] = 4,
     keep: Annotated[bool, typer.Option(help="Leave the directory behind.")] = False,
 ) -> None:
     """Run, judge, print."""
@@ -52,8 +54,8 @@ def main(
     random = Random(seed)
     begun = time.monotonic()
     try:
-        market = Market(seed, list(SYMBOLS), days=6, edge=1.0)
-        stage = prepared(market, directory, _dbt)
+        market = Market(seed, list(SYMBOLS), days=days + 2, edge=1.0)
+        stage = prepared(market, directory, _dbt, history=timedelta(days=days))
         console.print(f"{_since(begun)} prepared in {directory}")
         with simulator(market, now=stage.start, speed=speed) as exchange:
             stage = stage.on(exchange)

@@ -1,11 +1,12 @@
 """The processes of the live chain: started in a moment, killed at any."""
 
+import json
 import os
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
@@ -13,18 +14,20 @@ from pathlib import Path
 from random import Random
 from typing import Any, Self
 
-from ingest import health, messages, warehouse
+from ingest import health, messages, outbox, warehouse
 from ingest.drain import drain
 from ingest.history import ingest_history
 from ingest.recorder import record
 from ingest.segments import SegmentReader
+from ingest.service_settings import Services
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator, simulator
+from serving.serve import serve
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
-HISTORY = timedelta(days=4)
 INTERVAL = timedelta(minutes=5)
 PATIENCE_S = 60.0
+COMPILATION_S = 300.0
 _HOLDING_S = 2.0
 
 
@@ -80,7 +83,9 @@ class Check:
     examples: tuple[str, ...] = ()
 
 
-def prepared(market: Market, directory: Path, build: Callable[..., str]) -> Stage:
+def prepared(
+    market: Market, directory: Path, build: Callable[..., str], *, history: timedelta
+) -> Stage:
     """Ingest the market's first days and train on them.
 
     Parameters
@@ -91,14 +96,17 @@ def prepared(market: Market, directory: Path, build: Callable[..., str]) -> Stag
         Empty.
     build : callable
         Runs dbt: takes the warehouse's path and dbt's arguments.
+    history : timedelta
+        How much is ingested.
     """
-    start = market.start + HISTORY
+    start = market.start + history
     settings = Settings(database=directory / "tapehouse.duckdb", symbols=list(SYMBOLS))
     with simulator(market, now=start) as exchange:
         source = settings.model_copy(update={"exchange_url": exchange.url})
         for kind in ("klines", "trades", "funding"):
             ingest_history(source, kind, start=market.start)
-    build(settings.database, "build", "--select", "+sig_order_flow")
+    wanted = ("+sig_order_flow", "+int_volatility_regimes", "ensembles")
+    build(settings.database, "build", "--select", *wanted)
     return Stage(settings, start)
 
 
@@ -112,6 +120,19 @@ def _landing(stage: Stage) -> None:
         time.sleep(0.2)
 
 
+def _loop(stage: Stage) -> None:
+    def announce(signal: Mapping[str, Any]) -> None:
+        print(json.dumps(dict(signal), default=str), flush=True)
+
+    def now() -> datetime:
+        return datetime.fromtimestamp(stage.now_us() / 1e6, UTC).replace(tzinfo=None)
+
+    def ready(_: object) -> None:
+        (stage.directory / "loop.ready").write_text(str(os.getpid()))
+
+    serve(stage.settings, services=Services(), announce=announce, clock=now, ready=ready)
+
+
 def _holder(stage: Stage) -> None:
     """Hold the warehouse as a build would."""
     with warehouse.writing(stage.settings.database, timeout_s=60.0):
@@ -120,6 +141,7 @@ def _holder(stage: Stage) -> None:
 
 ROLES: dict[str, Callable[[Stage], None]] = {
     "recorder": _recorder,
+    "loop": _loop,
     "landing": _landing,
 }
 _ALL = ROLES | {"holder": _holder}
@@ -168,11 +190,15 @@ class Crew:
             self._start(role)
             if role == "recorder":
                 wait_for(lambda: set(first_candles(self.stage)) == set(SYMBOLS))
+            elif role == "loop":
+                wait_for(self._follows, patience_s=COMPILATION_S)
 
     def kill(self, random: Random) -> None:
         """Kill one of the processes and start it again."""
         self._note_crashes()
         role = random.choice(list(self._living))
+        if role == "loop" and not self._follows() and random.random() < 0.8:
+            role = random.choice([name for name in self._living if name != "loop"])
         process = self._living.pop(role)
         process.kill()
         process.join()
@@ -196,6 +222,7 @@ class Crew:
         end = datetime.fromtimestamp((end.timestamp() // seconds + 1) * seconds, UTC)
         wait_for(lambda: self.stage.now_us() / 1e6 > end.timestamp() + 5)
         wait_for(lambda: self._has_heard(end))
+        wait_for(lambda: self._has_said(end))
         for role in ("recorder", "loop", "landing", "holder"):
             process = self._living.pop(role, None)
             if process is not None:
@@ -223,6 +250,11 @@ class Crew:
         process.start()
         self._living[role] = process
 
+    def _follows(self) -> bool:
+        """Whether the present loop has started and follows the log."""
+        note = self.stage.directory / "loop.ready"
+        return note.exists() and note.read_text() == str(self._living["loop"].pid)
+
     def _note_crashes(self) -> None:
         for role, process in list(self._living.items()):
             if process.exitcode is None:
@@ -245,6 +277,16 @@ class Crew:
             for symbol, first in first_candles(self.stage).items()
             for number in range((end - first) // minute)
         }
+
+    def _has_said(self, end: datetime) -> bool:
+        """Whether the outbox holds a signal for each symbol's bar that closed at a time."""
+        said = set()
+        with SegmentReader(self.stage.settings.outbox_directory) as reader:
+            while frames := reader.read():
+                served = [frame for frame in frames if frame.stream == outbox.SERVED]
+                for row in outbox.rows(served)["signals"].to_pylist() if served else ():
+                    said.add((row["symbol"], row["closed_at"]))
+        return {(symbol, end) for symbol in SYMBOLS} <= said
 
 
 def candles(stage: Stage) -> Iterator[tuple[str, datetime, bool]]:
@@ -274,3 +316,9 @@ def wait_for(condition: Callable[[], bool], *, patience_s: float = PATIENCE_S) -
             return True
         time.sleep(0.1)
     return False
+
+
+def none(name: str, found: Sequence[Any], total: int) -> Check:
+    """Return the check that nothing was found among so many, and that there were any."""
+    examples = tuple(" ".join(map(str, row)) for row in found[:3])
+    return Check(name, f"0 of {total:,}", f"{len(found):,}", not found and total > 0, examples)

@@ -1,11 +1,10 @@
-"""Whether anything was lost, doubled or different."""
+"""Whether anything was lost, doubled or different: bars, rows, signals."""
 
-from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
-from chaos_crew import Check, Stage, first_candles
+from chaos_crew import Check, Stage, first_candles, none
+from chaos_signals import judged_signals
 
 from ingest import messages, warehouse
 from ingest.segments import SegmentReader
@@ -36,9 +35,10 @@ def judge(stage: Stage, market: Market, end: datetime) -> list[Check]:
             """
         ).fetchall()
     return [
-        _none("closed bars lost", lost, truth.num_rows),
-        _none("closed bars with other values", wrong, truth.num_rows),
+        none("closed bars lost", lost, truth.num_rows),
+        none("closed bars with other values", wrong, truth.num_rows),
         *_landed_once(stage),
+        *judged_signals(stage, end),
     ]
 
 
@@ -90,8 +90,3 @@ def _landed_once(stage: Stage) -> list[Check]:
         for kind in sorted(heard)
     ]
     return [*checks, Check("unreadable frames, rejected", f"{bad:,}", f"{unread:,}", bad == unread)]
-
-
-def _none(name: str, found: Sequence[Any], total: int) -> Check:
-    examples = tuple(" ".join(map(str, row)) for row in found[:3])
-    return Check(name, f"0 of {total:,}", f"{len(found):,}", not found and total > 0, examples)

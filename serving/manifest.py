@@ -1,6 +1,7 @@
 """What dbt's manifest says: the SQL of a model's ancestors, in the order in which it runs."""
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,6 +20,9 @@ import duckdb
 from ingest.settings import PROJECT_ROOT
 
 PROJECT = PROJECT_ROOT / "dbt_project"
+# What dbt reads of a project, and not what it writes there.
+_FOLDERS = ("macros", "models", "seeds", "snapshots", "analyses", "tests")
+_MANIFESTS_KEPT = 8
 
 
 class CompilationError(RuntimeError):
@@ -231,6 +236,11 @@ def compiled(
     variables: dict[str, Any] = {"strategies": strategies(project)}
     if changed_from:
         variables["changed_from"] = changed_from
+    kept = database.parent / "compiled" / f"{_inputs(database, selection, project, variables)}.json"
+    if kept.is_file():
+        kept.touch()
+        found: dict[str, Any] = json.loads(kept.read_text())
+        return found
     with TemporaryDirectory(prefix="tapehouse-compile-") as directory:
         target = Path(directory)
         command = [
@@ -247,7 +257,38 @@ def compiled(
             raise CompilationError(f"dbt could not compile {project}:\n{done.stdout}{done.stderr}")
         manifest: dict[str, Any] = json.loads((target / "manifest.json").read_text())
         part_datasets(manifest)
-        return manifest
+    _keep(kept, json.dumps(manifest))
+    return manifest
+
+
+def _inputs(
+    database: Path, selection: Sequence[str], project: Path, variables: Mapping[str, Any]
+) -> str:
+    """Return a hash of everything that what dbt compiles depends on."""
+    told = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("TAPEHOUSE_", "DBT_")) and name != "TAPEHOUSE_DATABASE"
+    }
+    known = [database.name, list(selection), variables, sorted(told.items()), version("dbt-duckdb")]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    files = [path for folder in _FOLDERS for path in (project / folder).rglob("*")]
+    for path in sorted([project.parent / "profiles.yml", project / "dbt_project.yml", *files]):
+        if path.is_file():
+            digest.update(f"{path.relative_to(project.parent)} {path.stat().st_size} ".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:32]
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a manifest, whole or not at all, and drop those that were not used for longest."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.write_text(text)
+    partial.replace(path)
+    known = sorted(path.parent.glob("*.json"), key=lambda each: each.stat().st_mtime)
+    for old in known[:-_MANIFESTS_KEPT]:
+        old.unlink(missing_ok=True)
 
 
 def strategies(project: Path = PROJECT) -> list[dict[str, str]]:
