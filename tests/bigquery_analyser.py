@@ -17,6 +17,7 @@ import threading
 
 import bigquery_models
 from bigquery_types import ALIASES, argument, name_of, type_of
+from google.protobuf import message_factory
 from google.protobuf.internal import decoder
 from zetasql.api import CatalogBuilder, FunctionBuilder, TableBuilder
 from zetasql.core.exceptions import ServerError
@@ -26,6 +27,7 @@ from zetasql.types import (
     AnalyzerOptions,
     FunctionEnums,
     FunctionSignature,
+    LanguageFeature,
     LanguageOptions,
     ProductMode,
     SignatureArgumentKind,
@@ -53,20 +55,45 @@ def table(relation, columns):
     return builder.build()
 
 
-def resolved(sql, options, catalog):
+def resolved(sql, options, catalog, *, answer=local_service_pb2.AnalyzeResponse):
     """Analyze without the binding's objects for every node, which take twice as long."""
     request = AnalyzeRequest(sql_statement=sql, options=options, simple_catalog=catalog)
     client = ZetaSqlLocalService.get_instance().wasm_client
-    answer = client.call_grpc_func(
-        "ZetaSqlLocalService_Analyze", request.to_proto(), local_service_pb2.AnalyzeResponse
-    )
-    return answer.resolved_statement
+    return client.call_grpc_func("ZetaSqlLocalService_Analyze", request.to_proto(), answer)
+
+
+def fields(message):
+    """Yield the number and the bytes of each field of an encoded message that is one itself."""
+    place = 0
+    while place < len(message):
+        tag, place = decoder._DecodeVarint(message, place)
+        length, place = decoder._DecodeVarint(message, place)
+        if tag & 7 == 2:
+            yield tag >> 3, message[place : place + length]
+            place += length
+
+
+class OutputColumns:
+    """The columns of a query, from an answer whose resolved tree is not decoded: it is deep."""
+
+    statement = local_service_pb2.AnalyzeResponse.DESCRIPTOR.fields_by_name["resolved_statement"]
+    query = statement.message_type.fields_by_name["resolved_query_stmt_node"]
+    column = query.message_type.fields_by_name["output_column_list"]
+
+    @classmethod
+    def FromString(cls, answer):  # noqa: N802
+        decode = message_factory.GetMessageClass(cls.column.message_type).FromString
+        statement = dict(fields(answer))[cls.statement.number]
+        query = dict(fields(statement))[cls.query.number]
+        return [decode(part) for number, part in fields(query) if number == cls.column.number]
 
 
 def analysed(work):
     language = LanguageOptions.maximum_features()
     language.product_mode = ProductMode.PRODUCT_EXTERNAL
     language.reserved_keywords = ["QUALIFY"]
+    # BigQuery takes a precision in the columns of a table, not in a cast.
+    language.enabled_language_features.remove(LanguageFeature.FEATURE_PARAMETERIZED_TYPES)
     options = AnalyzerOptions(language_options=language)
     builtin = ZetaSQLBuiltinFunctionOptions(language_options=language)
     library = [ordered_aggregate(name) for name in LIBRARY]
@@ -89,8 +116,8 @@ def analysed(work):
         sql = bigquery_models.declare(catalog, statement["sql"], read)
         options.allowed_hints_and_options = bigquery_models.options_of(sql)
         try:
-            found = resolved(sql, options, catalog)
             if options.allowed_hints_and_options is not None:
+                found = resolved(sql, options, catalog).resolved_statement
                 models[statement["relation"]] = bigquery_models.created(
                     found.resolved_create_statement_node.resolved_create_model_stmt_node,
                     sql,
@@ -99,10 +126,10 @@ def analysed(work):
                 )
                 yield statement["relation"], {"columns": {}}
                 continue
+            output = resolved(sql, options, catalog, answer=OutputColumns)
         except (ServerError, ValueError) as error:
             yield statement["relation"], {"error": str(error)}
             continue
-        output = found.resolved_query_stmt_node.output_column_list
         columns = {column.name: parse_proto(column.column.type) for column in output}
         tables[statement["relation"]] = table(statement["relation"], columns)
         yield (

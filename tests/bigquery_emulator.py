@@ -36,6 +36,7 @@ class Emulator:
         """Return the settings that make dbt, the client and Tapehouse use it."""
         return {
             "BIGQUERY_EMULATOR_HOST": self.rest,
+            "BIGQUERY_STORAGE_EMULATOR_HOST": self.grpc,
             "TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets",
             "TAPEHOUSE_BIGQUERY_TOKEN": "emulated",
             "TAPEHOUSE_BIGQUERY_PROJECT": self.project,

@@ -8,11 +8,33 @@ the process that started it, however that ends.
 import asyncio
 import json
 import os
+import re
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 PROJECT = "tapehouse-emulated"
+# Without a limit the emulator takes the machine's memory and is killed.
+MEMORY = "2GB"
+
+
+def correct() -> None:
+    """Undo two things that the emulator gets wrong: see tests/bigquery_differences.py."""
+    from bqemulator.domain.result import Ok
+    from bqemulator.sql import inner_query, translator
+
+    translate = translator.SQLTranslator.translate
+
+    def translate_with_decimals(*arguments: Any, **options: Any) -> Any:
+        answer = translate(*arguments, **options)
+        if not isinstance(answer, Ok):
+            return answer
+        sql = answer.value.replace("DECIMAL(38, 5)", "DECIMAL(38, 15)")
+        return Ok(re.sub(r"\bDECIMAL\b(?! ?\()", "DECIMAL(38, 9)", sql))
+
+    translator.SQLTranslator.translate = translate_with_decimals
+    # Views are DuckDB's own too: no need to write a statement anew with their text in it.
+    inner_query.rewrite_for_row_access = lambda sql, **_: sql
 
 
 async def serve(directory: Path, answer: TextIO) -> None:
@@ -24,6 +46,7 @@ async def serve(directory: Path, answer: TextIO) -> None:
     # The emulator asks DuckDB for this extension: it comes from a package, not from the network.
     extension = next(Path(duckdb_extension_spatial.__file__).parent.rglob("*.duckdb_extension"))
     duckdb.execute(f"install '{extension}'")
+    correct()
     settings = Settings(
         rest_port=0,
         grpc_port=0,
@@ -38,6 +61,8 @@ async def serve(directory: Path, answer: TextIO) -> None:
     )
     server = EmulatorServer(settings)
     await server.start()
+    server._engine.execute(f"set memory_limit = '{MEMORY}'")
+    server._engine.execute(f"set temp_directory = '{directory}'")
     try:
         addresses = {"rest": server.rest_url, "grpc": server.grpc_endpoint, "project": PROJECT}
         print(json.dumps(addresses), file=answer, flush=True)

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from bigquery_ml_fixtures import compiled, write_project
-from test_bigquery_text import analysed
+from bigquery_project import analysed
 
 from ml import onnx_export, options
 from ml.trainers import Dense, Task

@@ -3,7 +3,7 @@
 
 {% macro default__level(list, number) %}{{ list }}[{{ number + 1 if number is number else number ~ ' + 1' }}]{% endmacro %}
 
-{% macro bigquery__level(list, number) %}{{ list }}[safe_offset({{ number }})]{% endmacro %}
+{% macro bigquery__level(list, number) %}{{ list }}[safe_ordinal({{ number }} + 1)]{% endmacro %}
 
 
 {# The sum over the first levels of a list, NULL where it has fewer. #}

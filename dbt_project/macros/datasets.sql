@@ -205,3 +205,11 @@ The columns of a feature model that a machine may learn from: without the keys, 
     {%- endfor -%}
     {{- return(found) -}}
 {% endmacro %}
+
+
+{# A statement as a string. BigQuery writes strings of several lines in three double quotes, among which single ones stand as they are. #}
+{% macro sql_literal(sql) %}{{ return(adapter.dispatch('sql_literal', 'tapehouse')(sql)) }}{% endmacro %}
+
+{% macro default__sql_literal(sql) %}{{ dbt.string_literal(dbt.escape_single_quotes(sql)) }}{% endmacro %}
+
+{% macro bigquery__sql_literal(sql) %}{{ dbt.string_literal(sql) }}{% endmacro %}

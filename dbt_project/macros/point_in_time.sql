@@ -38,7 +38,7 @@ can change the result. Keys, event time and arrival together must be unique in `
         select
             *,
             last_value(updated_at ignore nulls) over (
-                {{ partition_by(keys) }}order by available_at, is_bar
+                {{ partitioned_by(keys) }}order by available_at, is_bar
                 rows between unbounded preceding and current row
             ) as latest_updated_at
 
@@ -78,11 +78,11 @@ can change the result. Keys, event time and arrival together must be unique in `
         select
             {{ (keys + ['available_at', event_at] + columns) | unique | join(',\n            ') }},
             max({{ event_at }}) over (
-                {{ partition_by(keys) }}order by available_at, {{ event_at }}
+                {{ partitioned_by(keys) }}order by available_at, {{ event_at }}
                 rows between unbounded preceding and 1 preceding
             ) as known_event_at,
             lead(available_at) over (
-                {{ partition_by(keys) }}order by available_at, {{ event_at }}
+                {{ partitioned_by(keys) }}order by available_at, {{ event_at }}
             ) as next_available_at
 
         from {{ series }}
@@ -109,7 +109,7 @@ can change the result. Keys, event time and arrival together must be unique in `
     {%- endfor %}
 {%- endmacro %}
 
-{% macro partition_by(keys) %}{% if keys %}partition by {{ keys | join(', ') }} {% endif %}{% endmacro %}
+{% macro partitioned_by(keys) %}{% if keys %}partition by {{ keys | join(', ') }} {% endif %}{% endmacro %}
 
 {% macro equal_keys(first, second, keys) -%}
     {% for key in keys %}{{ first }}.{{ key }} = {{ second }}.{{ key }} and {% endfor %}

@@ -44,7 +44,18 @@
 {% macro default__quantile_of(prepared, levels, level) %}{{ prepared }}[{{ levels.index(level) + 1 }}]{% endmacro %}
 
 {% macro bigquery__quantile_of(prepared, levels, level) -%}
-    (select percentile_cont(element, {{ level }}) over () from unnest({{ prepared }}) as element limit 1)
+    (
+        select
+            ordered[safe_ordinal(below)]
+            + (place - below) * (ordered[safe_ordinal(least(below + 1, last))] - ordered[safe_ordinal(below)])
+        from (
+            select ordered, last, place, cast(floor(place) as int64) as below
+            from (
+                select ordered, array_length(ordered) as last, 1 + {{ level }} * (array_length(ordered) - 1) as place
+                from (select array_agg(element ignore nulls order by element) as ordered from unnest({{ prepared }}) as element)
+            )
+        )
+    )
 {%- endmacro %}
 
 

@@ -239,6 +239,21 @@
 {% endmacro %}
 
 
+{# The same on BigQuery, where `insert_overwrite` would leave the days of which nothing is left. One statement, so nobody sees
+   the rows gone; the times before the change are a constant condition, so their partitions are neither read nor written. #}
+{% macro bq_generate_incremental_insert_overwrite_build_sql(
+    tmp_relation, target_relation, sql, unique_key, partition_by, partitions, dest_columns, tmp_relation_exists, copy_partitions
+) %}
+    {%- set columns = dest_columns | map(attribute='quoted') | join(', ') %}
+    {%- set changed = 'date(' ~ changed_from() ~ ')' if partition_by.data_type == 'date' else changed_from() %}
+    merge into {{ target_relation }} as written
+    using {% if tmp_relation_exists %}{{ tmp_relation }}{% else %}({{ sql }}){% endif %} as changed
+    on false
+    when not matched by source and written.{{ partition_by.field }} >= {{ changed }} then delete
+    when not matched then insert ({{ columns }}) values ({{ columns }})
+{% endmacro %}
+
+
 {# Where nothing changed there are no new rows: the model's query, which may be long, is not even planned. #}
 {% macro duckdb__create_table_as(
     temporary, relation, compiled_code, language='sql', partitioned_by=none, sorted_by=none

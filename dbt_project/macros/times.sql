@@ -41,7 +41,7 @@
 {%- endmacro %}
 
 {% macro bigquery__bar_opened_at(timestamp, minutes) -%}
-    timestamp_micros(div(unix_micros({{ timestamp }}), {{ minutes }} * 60000000) * {{ minutes }} * 60000000)
+    timestamp_seconds(div(unix_seconds({{ timestamp }}), (60 * {{ minutes }})) * (60 * {{ minutes }}))
 {%- endmacro %}
 
 

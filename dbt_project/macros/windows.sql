@@ -94,7 +94,7 @@
 
 {% macro default__series_key(names) %}hash({{ names }}){% endmacro %}
 
-{% macro bigquery__series_key(names) %}farm_fingerprint(format('%t', ({{ names }}))){% endmacro %}
+{% macro bigquery__series_key(names) %}farm_fingerprint(to_json_string(({{ names }}))){% endmacro %}
 
 
 {# The condition of a join of two relations of bars: 3.0 s of processors against 7.9 s by five names, for the parts of feat_stats on 5.3 M rows. #}

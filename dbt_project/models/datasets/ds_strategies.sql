@@ -27,7 +27,7 @@ definitions as (
             '{{ strategy.label }}' as label,
             {{ features | length }} as feature_count,
             '{{ features | join(" ") }}' as features,
-            {{ dbt.string_literal(dbt.escape_single_quotes(sql)) }} as dataset_sql
+            {{ sql_literal(sql) }} as dataset_sql
         {{ 'union all' if not loop.last }}
     {% else -%}
         select

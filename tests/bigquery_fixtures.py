@@ -1,0 +1,88 @@
+"""Raw rows in both warehouses, and the dbt project built on them."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet
+from google.cloud import bigquery
+from refreshes_fixtures import landings
+
+from ingest.bigquery import BigQuery
+from ingest.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+# Shorter windows than a user's: each row of a window is a row of a list to the emulator.
+VARIABLES = {"vol_regime_bars": 288, "adaptive_median_bars": 200, "typical_volume_days": 1}
+# Of the tables with the most rows only these days are kept.
+SINCE = "timestamptz '2025-06-08 18:00'"
+LARGE = {
+    "klines": "open_time",
+    "trades": "transact_time",
+    "books": "transact_time",
+    "open_interest": "create_time",
+    "liquidations": "trade_time",
+    "mark_prices": "event_time",
+}
+
+
+def raw_parts(whole: Path, events: dict[str, str]) -> list[dict[str, pa.Table]]:
+    """Part the last days of a market in two: what lands first, and what a refresh finds."""
+    with duckdb.connect(whole) as connection:
+        connection.execute("set timezone = 'UTC'")
+        for table, event in LARGE.items():
+            connection.execute(f"delete from raw.{table} where {event} < {SINCE}")
+    first, second, third = landings(whole, events)
+    return [{name: pa.concat_tables([first[name], second[name]]) for name in first}, third]
+
+
+def land_in_bigquery(settings: Settings, tables: dict[str, pa.Table]) -> None:
+    """Append raw rows by load jobs."""
+    cloud = BigQuery(settings)
+    cloud.create_raw_tables()
+    for name, rows in tables.items():
+        if rows.num_rows:
+            schema = cloud.client.get_table(cloud.raw(name)).schema
+            file = io.BytesIO()
+            pyarrow.parquet.write_table(rows, file)
+            file.seek(0)
+            config = bigquery.LoadJobConfig(source_format="PARQUET", schema=schema)
+            cloud.client.load_table_from_file(file, cloud.raw(name), job_config=config).result()
+
+
+def dbt(target: str, settings: Settings, *arguments: str) -> str:
+    """Run dbt on a warehouse."""
+    working = settings.database.parent / f"dbt-{target}"
+    environment = {"TAPEHOUSE_DATABASE": str(settings.database)}
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "dbt"), "--quiet", *arguments),
+            *("--target", target, "--vars", json.dumps(VARIABLES)),
+            *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
+            *("--target-path", str(working), "--log-path", str(working)),
+        ],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def table_of_duckdb(settings: Settings, name: str) -> pa.Table:
+    with duckdb.connect(settings.database, read_only=True) as connection:
+        connection.execute("set timezone = 'UTC'")
+        return connection.sql(f"from {name}").to_arrow_table()
+
+
+def run_results(settings: Settings, target: str) -> list[dict[str, Any]]:
+    path = settings.database.parent / f"dbt-{target}" / "run_results.json"
+    results: list[dict[str, Any]] = json.loads(path.read_text())["results"]
+    return results

@@ -1,0 +1,190 @@
+"""Every statement of the project as BigQuery gets it, for Google's analyser."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+Manifest = dict[str, Any]
+Statement = dict[str, Any]
+Types = dict[str, str]
+
+SEEDS: dict[str, Types] = {
+    "criteria": {
+        **dict.fromkeys(("criterion", "words"), "STRING"),
+        **dict.fromkeys(("minimum", "target", "exceptional"), "FLOAT64"),
+        "criterion_number": "INT64",
+        "is_higher_better": "BOOL",
+    },
+    "ensembles": {
+        **dict.fromkeys(("ensemble_name", "method", "model_name"), "STRING"),
+        **dict.fromkeys(
+            ("weight", "threshold", "minimum_confidence", "maximum_disagreement"), "FLOAT64"
+        ),
+        "vol_regime": "INT64",
+    },
+    "strategies": {},
+}
+RAW_TYPES = {
+    "varchar": "STRING",
+    "timestamptz": "TIMESTAMP",
+    "double": "FLOAT64",
+    "bigint": "INT64",
+    "integer": "INT64",
+    "boolean": "BOOL",
+    "double[]": "ARRAY<FLOAT64>",
+}
+
+
+def dbt_for_bigquery(project_root: Path, working: Path, *arguments: str) -> str:
+    """Run dbt without an account and return what it prints."""
+    done = subprocess.run(
+        [
+            *(str(Path(sys.executable).parent / "dbt"), "--quiet", *arguments),
+            *("--target", "bigquery", "--project-dir", str(project_root / "dbt_project")),
+            *("--profiles-dir", str(project_root)),
+            *("--target-path", str(working), "--log-path", str(working)),
+        ],
+        env=os.environ
+        | {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def compiled_for_bigquery(
+    project_root: Path, working: Path, *, changed_from: str | None = None
+) -> Manifest:
+    """Return the manifest with the statements that make tables anew, or refresh them.
+
+    A model that is trained has the statement that its materialization sends.
+    """
+    variables = ["--vars", json.dumps({"changed_from": changed_from})] if changed_from else []
+    dbt_for_bigquery(
+        project_root, working, "compile", "--no-populate-cache", "--no-introspect", *variables
+    )
+    manifest: Manifest = json.loads((working / "manifest.json").read_text())
+    if not changed_from:
+        trained = dbt_for_bigquery(project_root, working, "run-operation", "ml_statements")
+        for name, statement in json.loads(trained).items():
+            manifest["nodes"][f"model.tapehouse.{name}"]["compiled_code"] = statement
+    return manifest
+
+
+def relation(node: dict[str, Any]) -> str:
+    """Return a node's relation: the analyser's catalogue is flat, so one name with dots in it."""
+    return str(node["relation_name"]).replace("`", "")
+
+
+def flat(sql: str) -> str:
+    return re.sub(r"`([^`]*)`\.`([^`]*)`\.`([^`]*)`", r"`\1.\2.\3`", sql)
+
+
+def nodes_of(manifest: Manifest, kind: str) -> dict[str, dict[str, Any]]:
+    return {key: node for key, node in manifest["nodes"].items() if node["resource_type"] == kind}
+
+
+def reads(manifest: Manifest, node: dict[str, Any]) -> list[str]:
+    known = manifest["sources"] | manifest["nodes"]
+    return [relation(known[key]) for key in node["depends_on"]["nodes"]]
+
+
+def raw_tables(manifest: Manifest, project_root: Path) -> dict[str, Types]:
+    """Columns and BigQuery's types of each raw table, by its relation."""
+    created = dict(
+        re.findall(
+            r"create table if not exists raw\.(\w+) \((.*?)\n\);",
+            (project_root / "ingest" / "raw.sql").read_text(),
+            re.DOTALL,
+        )
+    )
+    return {
+        relation(source): {
+            column.strip('"'): RAW_TYPES[kind]
+            for column, kind in (
+                part.rsplit(" ", 1)
+                for part in re.sub(r"\s+", " ", created[source["name"]]).strip().split(", ")
+            )
+        }
+        for source in manifest["sources"].values()
+    }
+
+
+def seed_tables(manifest: Manifest) -> dict[str, Types]:
+    return {relation(seed): SEEDS[seed["name"]] for seed in nodes_of(manifest, "seed").values()}
+
+
+def model_statements(manifest: Manifest) -> list[Statement]:
+    """Return the models, each after those it reads; the relation is the name of what it makes."""
+    models = nodes_of(manifest, "model")
+    parents = {key: node["depends_on"]["nodes"] for key, node in models.items()}
+    return [
+        {
+            "relation": relation(models[key]),
+            "sql": flat(models[key]["compiled_code"]),
+            "reads": reads(manifest, models[key]),
+        }
+        for key in TopologicalSorter(parents).static_order()
+        if key in models
+    ]
+
+
+def refresh_statements(manifest: Manifest) -> Iterator[Statement]:
+    """Yield what an incremental model runs to refresh itself, named `<model> refreshed`."""
+    for node in nodes_of(manifest, "model").values():
+        if node["config"]["materialized"] == "incremental":
+            yield {
+                "relation": f"{node['name']} refreshed",
+                "sql": flat(node["compiled_code"]),
+                "reads": [*reads(manifest, node), relation(node)],
+            }
+
+
+def test_statements(manifest: Manifest) -> Iterator[Statement]:
+    """Yield the data tests of each node as one statement, named `tests of <node>`."""
+    tests: dict[str, list[dict[str, Any]]] = {}
+    for node in nodes_of(manifest, "test").values():
+        tests.setdefault(node["attached_node"] or node["name"], []).append(node)
+    for key, nodes in tests.items():
+        counts = (
+            f"(select count(*) from (\n{flat(node['compiled_code'])}\n)) as test_{place}"
+            for place, node in enumerate(nodes)
+        )
+        yield {
+            "relation": f"tests of {key.split('.')[-1]}",
+            "sql": "select " + ",\n".join(counts),
+            "reads": sorted({name for node in nodes for name in reads(manifest, node)}),
+        }
+
+
+def analysis_statements(manifest: Manifest) -> Iterator[Statement]:
+    """Yield the analyses, named `analysis <name>`."""
+    for node in nodes_of(manifest, "analysis").values():
+        yield {
+            "relation": f"analysis {node['name']}",
+            "sql": flat(node["compiled_code"]),
+            "reads": reads(manifest, node),
+        }
+
+
+def analysed(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what the analyser says of each statement, by the name of its relation."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("bigquery_analyser.py"))],
+        input=json.dumps(work),
+        env=os.environ | {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "python"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    result: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return result
