@@ -92,7 +92,9 @@ def built(
     working = tmp_path_factory.mktemp("parity")
     shared = Path(__file__).resolve().parents[2] / "shared" / "data"
     events = {
-        source["name"]: source["config"]["event_time"] for source in manifest["sources"].values()
+        source["name"]: source["config"]["event_time"]
+        for source in manifest["sources"].values()
+        if source["config"]["event_time"]
     }
     whole = working / "whole.duckdb"
     write_whole(whole, shared if IS_WHOLE and shared.is_dir() else None, events)

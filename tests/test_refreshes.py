@@ -128,7 +128,9 @@ def warehouses(
     working = tmp_path_factory.mktemp("refreshes")
     shared = project_root.parent / "shared" / "data"
     events = {
-        source["name"]: source["config"]["event_time"] for source in manifest["sources"].values()
+        source["name"]: source["config"]["event_time"]
+        for source in manifest["sources"].values()
+        if source["config"]["event_time"]
     }
     write_whole(working / "whole.duckdb", shared if shared.is_dir() else None, events)
     refreshed, rebuilt = working / "refreshed" / "t.duckdb", working / "rebuilt" / "t.duckdb"
