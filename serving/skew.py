@@ -186,11 +186,11 @@ def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Skew]:
             from bars group by all
         ),
         batch as (
-            unpivot include nulls (
+            from (
                 select {KEY}, {names} from main.{dataset}
                 inner join spans using (exchange, market, symbol, interval_minutes)
                 where opened_at between first_opened_at and last_opened_at
-            ) on {names} into name feature value value
+            ) unpivot include nulls (value for feature in ({names}))
         ),
         compared as (
             select
@@ -211,7 +211,7 @@ def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Skew]:
             select {names} from main.{dataset} where split = 'train'
             order by hash({KEY}) limit {SAMPLE_ROWS}
         ),
-        training as (unpivot chosen on {names} into name feature value value),
+        training as (from chosen unpivot (value for feature in ({names}))),
         drift as ({_psi("feature", "value", "served", "training")})
         select feature, row_count, mismatch_count, missing_count, extra_count, worst, psi
         from compared left join drift using (feature)

@@ -18,6 +18,7 @@ from serving import loop as loops
 from serving.loop import Loop
 from serving.models import Local
 from serving.prepare import Prepared, prepare, raw_rows
+from serving.skew import predictions, skew
 from tests.serving_fixtures import SYMBOLS, built, ingested, market, start_of_last_day
 from tests.serving_tape import frames
 
@@ -152,4 +153,48 @@ def test_signals_equal_those_of_the_batch_and_a_restarted_loop_repeats_none(
         tape.settle(loop)
     said = tape.said()
     assert said == tape.expected
-    assert again + len(tape.told) > 0
+    assert len({key(signal) for signal in tape.told}) == len(tape.told) > again
+
+    with warehouse.reading(tape.settings.database) as connection:
+        assert {(row.mismatches, row.missing, row.extra) for row in skew(connection)} == {(0, 0, 0)}
+        answers = predictions(connection)
+    assert {(row.rows, row.mismatches, row.rate) for row in answers} == {(BARS * 2, 0, 1.0)}
+    with warehouse.writing(tape.settings.database) as connection:
+        connection.execute(
+            "update raw.served_features set features = "
+            "regexp_replace(features, '\"close_roc_1\":[^,]*', '\"close_roc_1\":9') "
+            f"where symbol = 'BTCUSDT' and opened_at = timestamptz '{tape.start}+00'"
+        )
+        worst = skew(connection)[0]
+    assert (worst.feature, worst.mismatches) == ("close_roc_1", 1)
+
+
+def test_a_late_symbol_is_scored_when_it_comes_and_a_correction_changes_no_signal(
+    tape: Tape, prepared: Prepared
+) -> None:
+    first_close = round(
+        ((tape.start + timedelta(minutes=5)) - datetime(1970, 1, 1)).total_seconds()
+    )
+    held = [
+        frame
+        for frame in tape.frames
+        if frame.stream == "ethusdt@kline_1m" and f'"t":{first_close - 60}000' in str(frame.payload)
+    ]
+    assert len(held) == 1
+    later = at(held[0].received_at) + timedelta(minutes=3)
+    on_time = [frame for frame in tape.frames if frame not in held]
+    before = [frame for frame in on_time if at(frame.received_at) < later]
+    with tape.loop(prepared) as loop:
+        tape.play(loop, before)
+        after_first = tape.said()["champions"]
+        assert [row[0] for row in after_first] == ["BTCUSDT"]
+        tape.play(loop, [held[0]._replace(received_at=before[-1].received_at)])
+        tape.play(loop, on_time[len(before) :])
+        assert tape.said() == tape.expected
+        last = next(frame for frame in reversed(on_time) if "btcusdt@kline" in frame.stream)
+        tape.play(loop, [last, last._replace(payload=last.payload.replace(b'"n":', b'"n":1'))])
+        assert tape.said() == tape.expected
+
+
+def key(signal: Any) -> tuple[Any, ...]:
+    return (signal["model_version"], signal["model_name"], signal["symbol"], signal["opened_at"])

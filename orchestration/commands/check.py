@@ -56,3 +56,30 @@ def leaks(cut_off: CutOffs = None, model: Models = None) -> None:
     print_proof(proof)
     if proof.leaks:
         raise typer.Exit(1)
+
+
+@app.command()
+def skew() -> None:
+    """Compare what `tapehouse serve` said with what the batch computes for the same bars.
+
+    Per feature: how many values differ, are missing or too many, the worst difference, and how
+    far the served values have drifted from the training part (PSI). Per model: the same of its
+    answers, how many bars it was asked about, and when the last one closed. Run
+    `tapehouse land` and `dbt build` first, so that both have the same bars.
+
+    Exit code 0: no difference. 1: values differ, or nothing was served yet.
+    """
+    from ingest.settings import Settings
+    from ingest.warehouse import reading
+    from orchestration.skew import print_skew
+    from serving.skew import predictions
+    from serving.skew import skew as compare
+
+    settings = Settings()
+    with reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        features, answers = compare(connection), predictions(connection)
+    print_skew(features, answers)
+    if any(row.mismatches or row.extra for row in features) or any(
+        row.mismatches for row in answers
+    ):
+        raise typer.Exit(1)
