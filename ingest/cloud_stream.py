@@ -31,27 +31,12 @@ _INSTANT = pa.timestamp("us", "UTC")
 
 
 def land_stretch(settings: Settings, tables: Mapping[str, pa.Table], progress: Progress) -> bool:
-    """Land what a stretch of a log said, and how far it goes.
-
-    Parameters
-    ----------
-    settings : Settings
-        Names project, datasets and location; the note lies beside its database.
-    tables : mapping of str to pyarrow.Table
-        Rows by raw table, in its layout; ``raw_rejects`` among them, to which come the rows that
-        BigQuery refuses.
-    progress : Progress
-        The stretch.
-
-    Returns
-    -------
-    bool
-        False if somebody else landed on from its start: then nothing was done.
+    """Land a stretch as :func:`ingest.landing.land_frames` does; what BigQuery refuses is rejected.
 
     Raises
     ------
     CloudError
-        If BigQuery did not take them; they land with the next try.
+        If BigQuery did not take the rows; they land with the next try.
     """
     cloud = BigQuery(settings)
     note = _note(settings)

@@ -40,26 +40,12 @@ _THRESHOLDS = "sig_thresholds"
 
 
 def score(settings: Settings, *, now: datetime) -> list[Scored]:
-    """Score every bar in BigQuery that the active models of the local registry have not scored.
-
-    Parameters
-    ----------
-    settings : Settings
-        Names BigQuery's datasets and the warehouse file, which holds the registry.
-    now : datetime
-        Naive UTC; written as ``predicted_at``.
-
-    Returns
-    -------
-    list of Scored
-        One per active model, by name.
+    """Score bars in BigQuery by the active models of the local registry, as the local job does.
 
     Raises
     ------
     NotReadyError
         If no model is registered, or `dbt build --target bigquery` has not made its tables yet.
-    WarehouseMissingError, WarehouseBusyError
-        If there is no registry, or it was not released in time.
     CloudError
         If BigQuery cannot be used.
     """

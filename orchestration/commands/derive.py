@@ -21,7 +21,7 @@ def sentiment() -> None:
     from ingest.settings import Settings
     from orchestration.commands.tables import progress, show
 
-    settings = Settings()
+    settings = Settings(target="duckdb")
     with progress("headlines") as on_step:
         report = score_headlines(settings, on_step=on_step)
     show(report, settings)
@@ -51,7 +51,7 @@ def garch(
     from ml.garch import fit_garch
     from orchestration.commands.tables import progress, show
 
-    settings = Settings()
+    settings = Settings(target="duckdb")
     try:
         with progress("fits") as on_step:
             report = fit_garch(
