@@ -1,37 +1,18 @@
-"""BigQuery as a warehouse: clients made of the settings, the raw tables, rows as Arrow.
+"""BigQuery as a warehouse: the datasets of the settings, the raw tables, rows as Arrow."""
 
-Who one is, is Google's business: the application default credentials. BIGQUERY_EMULATOR_HOST (REST)
-and BIGQUERY_STORAGE_EMULATOR_HOST (the Storage API) lead every client to an emulator instead.
-"""
-
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
-from typing import Any
 
 import duckdb
-import google.auth
-import grpc
 import pyarrow as pa
 from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound
-from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryReadClient, BigQueryWriteClient, types
-from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
-    BigQueryReadGrpcTransport,
-)
-from google.cloud.bigquery_storage_v1.services.big_query_write.transports import (
-    BigQueryWriteGrpcTransport,
-)
 
+from ingest.clients import LABELS, Clients, CloudError, clients
 from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
 
-LABELS = {"application": "tapehouse"}
-_SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
-_MESSAGE_BYTES = 128 * 1024 * 1024
 _ARROW_TYPES = {
     "STRING": pa.string(),
     "TIMESTAMP": pa.timestamp("us", "UTC"),
@@ -48,10 +29,6 @@ _ARROW_TYPES = {
 Parameter = bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter
 
 
-class CloudError(RuntimeError):
-    """BigQuery cannot be used as asked; the message says what to do."""
-
-
 class BigQuery:
     """The datasets that the settings name, and clients for them, each made when it is needed."""
 
@@ -60,72 +37,24 @@ class BigQuery:
         self.raw_dataset = settings.bigquery_raw_dataset
         self.dataset = settings.bigquery_dataset
 
-    @cached_property
+    @property
     def client(self) -> bigquery.Client:
-        """The client of jobs, tables and queries, with Google's own retries on 429 and 503.
+        """The client of jobs, tables and queries."""
+        return self._clients.rest
 
-        Raises
-        ------
-        CloudError
-            If there are no credentials or no project.
-        """
-        settings = self._settings
-        credentials, project = self._credentials
-        job = bigquery.QueryJobConfig(labels=LABELS)
-        return bigquery.Client(
-            project=settings.bigquery_project or project,
-            credentials=credentials,
-            location=settings.bigquery_location,
-            default_query_job_config=job,
-        )
-
-    @cached_property
+    @property
     def reader(self) -> BigQueryReadClient:
         """The client of the Storage Read API."""
-        channel = self._emulator_channel
-        if channel:
-            return BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
-        return BigQueryReadClient(credentials=self._credentials[0])
+        return self._clients.reader
 
-    @cached_property
+    @property
     def writer(self) -> BigQueryWriteClient:
         """The client of the Storage Write API."""
-        channel = self._emulator_channel
-        if channel:
-            return BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=channel))
-        return BigQueryWriteClient(credentials=self._credentials[0])
+        return self._clients.writer
 
-    @cached_property
-    def _credentials(self) -> tuple[Any, str | None]:
-        if "BIGQUERY_EMULATOR_HOST" in os.environ:
-            return AnonymousCredentials(), "tapehouse"
-        try:
-            credentials, project = google.auth.default(scopes=_SCOPES)
-        except DefaultCredentialsError as error:
-            raise CloudError(
-                "there are no Google credentials: run `gcloud auth application-default login`, or "
-                "point GOOGLE_APPLICATION_CREDENTIALS at a service account's file "
-                "(docs/guides/bigquery.md)"
-            ) from error
-        if not (self._settings.bigquery_project or project):
-            raise CloudError("the credentials name no project: set TAPEHOUSE_BIGQUERY_PROJECT")
-        return credentials, project
-
-    @cached_property
-    def _emulator_channel(self) -> grpc.Channel | None:
-        if "BIGQUERY_EMULATOR_HOST" not in os.environ:
-            return None
-        address = os.environ.get("BIGQUERY_STORAGE_EMULATOR_HOST")
-        if address is None:
-            raise CloudError(
-                "BIGQUERY_EMULATOR_HOST is set: BIGQUERY_STORAGE_EMULATOR_HOST must say where the "
-                "emulator's Storage API listens, such as 127.0.0.1:9060"
-            )
-        options = [
-            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MESSAGE_BYTES),
-        ]
-        return grpc.insecure_channel(address, options=options)
+    @property
+    def _clients(self) -> Clients:
+        return clients(self._settings.bigquery_project, self._settings.bigquery_location)
 
     @property
     def place(self) -> str:

@@ -19,7 +19,8 @@ import pyarrow as pa
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
-from ingest.bigquery import BigQuery, CloudError, told
+from ingest.bigquery import BigQuery, told
+from ingest.clients import CloudError
 from ingest.cloud_landing import dead_letters, in_order_of
 from ingest.landing import Progress
 from ingest.segments import START, Cursor

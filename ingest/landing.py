@@ -108,7 +108,7 @@ def land(settings: Settings, batches: Iterable[Batch]) -> Iterator[Batch]:
     ------
     ingest.warehouse.WarehouseBusyError
         If another process keeps the warehouse file.
-    ingest.bigquery.CloudError
+    ingest.clients.CloudError
         If BigQuery, where that is the warehouse, did not take the rows.
     """
     write = _writer(settings)
@@ -164,7 +164,7 @@ def land_frames(settings: Settings, tables: Mapping[str, pa.Table], progress: Pr
     ------
     ingest.warehouse.WarehouseBusyError
         If another process keeps the warehouse file.
-    ingest.bigquery.CloudError
+    ingest.clients.CloudError
         If BigQuery, where that is the warehouse, did not take the rows.
     """
     if settings.target == "bigquery":

@@ -9,7 +9,8 @@ from google.api_core.retry import Retry, if_exception_type
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
 
-from ingest.bigquery import CloudError, path
+from ingest.bigquery import path
+from ingest.clients import CloudError
 
 # A request may have 10 MB.
 REQUEST_BYTES = 6_000_000
@@ -51,12 +52,10 @@ def append(client: BigQueryWriteClient, table: bigquery.TableReference, rows: pa
     google.api_core.exceptions.GoogleAPICallError
         If BigQuery fails for another reason, or for longer than ten minutes.
     """
-    pending = types.WriteStream(type_=types.WriteStream.Type.PENDING)
-    stream = client.create_write_stream(parent=path(table), write_stream=pending).name
-    appending = _Appending(client, stream, rows)
+    appending = _Appending(client, table, rows)
     appending.run()
-    client.finalize_write_stream(name=stream)
-    return Appended(stream, appending.refused)
+    client.finalize_write_stream(name=appending.stream)
+    return Appended(appending.stream, appending.refused)
 
 
 def commit(client: BigQueryWriteClient, table: bigquery.TableReference, stream: str) -> None:
@@ -83,12 +82,24 @@ def commit(client: BigQueryWriteClient, table: bigquery.TableReference, stream: 
 class _Appending:
     """What is left to append to a stream: row numbers, in pieces of a request each."""
 
-    def __init__(self, client: BigQueryWriteClient, stream: str, rows: pa.Table) -> None:
+    def __init__(
+        self, client: BigQueryWriteClient, table: bigquery.TableReference, rows: pa.Table
+    ) -> None:
+        self.stream = ""
         self.refused: dict[int, str] = {}
         self._client = client
-        self._stream = stream
+        self._table = table
         self._rows = rows
+        self._is_careful = False
+        self._begin()
+
+    def _begin(self) -> None:
+        """Take a new stream and everything."""
+        pending = types.WriteStream(type_=types.WriteStream.Type.PENDING)
+        stream = self._client.create_write_stream(parent=path(self._table), write_stream=pending)
+        self.stream = stream.name
         self._offset = 0
+        rows = self._rows
         count = max(1, int(REQUEST_BYTES / max(1.0, rows.nbytes / max(1, rows.num_rows))))
         starts = range(0, rows.num_rows, count)
         self._left = [list(range(start, min(start + count, rows.num_rows))) for start in starts]
@@ -99,12 +110,18 @@ class _Appending:
             try:
                 AGAIN(self._send)()
             except exceptions.InvalidArgument as error:
-                self._part(error)
+                if self._is_careful:
+                    self._part(error)
+                else:
+                    # Without the refused rows the others get other offsets, at which a request
+                    # that is still on its way would write: a new stream, a request at a time.
+                    self._is_careful = True
+                    self._begin()
 
     def _send(self) -> None:
         # The header leads the connection to the region where the table is.
-        metadata = [("x-goog-request-params", f"write_stream={self._stream}")]
-        left = list(self._left)
+        metadata = [("x-goog-request-params", f"write_stream={self.stream}")]
+        left = self._left[:1] if self._is_careful else list(self._left)
         # The client's own retry would go on with the requests that it has not sent yet.
         answers = self._client.append_rows(self._requests(left), retry=None, metadata=metadata)
         for answer in answers:
@@ -123,7 +140,7 @@ class _Appending:
         for piece in pieces:
             (batch,) = self._rows.take(piece).cast(schema).combine_chunks().to_batches()
             yield types.AppendRowsRequest(
-                write_stream=self._stream,
+                write_stream=self.stream,
                 offset=offset,
                 arrow_rows={
                     "writer_schema": {"serialized_schema": schema.serialize().to_pybytes()},

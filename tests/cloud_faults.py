@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -99,12 +99,14 @@ def _rest(wire: Wire, address: str) -> type[BaseHTTPRequestHandler]:
                     code, [("Content-Type", "application/json")], json.dumps(error).encode()
                 )
                 return
-            connection = http.client.HTTPConnection(address)
             headers = {k: v for k, v in self.headers.items() if k.lower() != "accept-encoding"}
-            connection.request(self.command, self.path, body, headers)
-            answer = connection.getresponse()
-            self._answer(answer.status, answer.getheaders(), answer.read())
-            connection.close()
+            with closing(http.client.HTTPConnection(address)) as connection:
+                connection.request(self.command, self.path, body, headers)
+                answer = connection.getresponse()
+                content = answer.read()
+            # Whoever asked may have been killed.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._answer(answer.status, answer.getheaders(), content)
 
         def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
             self.send_response(status)
