@@ -1,5 +1,6 @@
 """Draining: what the logs hold goes into the warehouse, each frame exactly once."""
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,13 @@ from ingest.disk import make_room
 from ingest.kinds import KINDS, KindName
 from ingest.landing import Batch, Progress, Series, land_frames, landed_cursor
 from ingest.report import Report, Tally
-from ingest.segments import Frame, SegmentReader
+from ingest.segments import START, Cursor, Frame, SegmentReader
 from ingest.settings import Market, Settings
 from ingest.validation import REJECTS_SCHEMA, Checked, Origin, check
 
 FRAMES_AT_ONCE = 20_000
 _MARKETS: tuple[Market, ...] = ("spot", "um")
+_NOTE = ".landed"
 _LONGEST_PAYLOAD = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -73,12 +75,31 @@ def _drain(settings: Settings, log: Log) -> Iterator[Batch]:
             if not land_frames(settings, tables, progress):
                 return
             start = reader.cursor
+            _note(log.directory, start)
             for name, part in parts.items():
                 health.LANDED.labels(name).inc(part.rows.num_rows)
                 yield Batch(Series(cast(KindName, name), log.market, None), part)
             health.LAST_LANDING.set_to_current_time()
     if log.market:
         make_room(settings, log.directory, start.segment)
+
+
+def waiting(directory: Path) -> int:
+    """Return how many frames of a log have not landed, by the note that draining leaves there.
+
+    The warehouse is not asked, which may be held. A kill between landing and the note makes the
+    number too high until the next landing.
+    """
+    note = directory / _NOTE
+    cursor = Cursor.parse(note.read_text()) if note.exists() else START
+    with SegmentReader(directory, cursor) as reader:
+        return sum(len(frames) for frames in iter(reader.read, []))
+
+
+def _note(directory: Path, cursor: Cursor) -> None:
+    partial = directory / f"{_NOTE}.{os.getpid()}"
+    partial.write_text(str(cursor))
+    partial.replace(directory / _NOTE)
 
 
 def _parts(

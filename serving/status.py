@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ingest import health, warehouse
+from ingest.drain import waiting
 from ingest.health import Process
 from ingest.settings import Settings
 
@@ -51,7 +52,7 @@ def status(
     Returns
     -------
     Status
-        A line for each role, the warehouse and each service.
+        A line for each role, the warehouse, the outbox and each service.
     """
     now = now or datetime.now(UTC)
     found = health.processes(settings)
@@ -67,6 +68,8 @@ def status(
         if role in required and not any(process.is_running for process in processes):
             problems.append(f"{role} is not running")
     lines.append(_warehouse(settings))
+    outbox = waiting(settings.outbox_directory)
+    lines.append(Line("outbox", f"{outbox:,} wait" if outbox else "landed", "", ""))
     for process in found:
         services, wrong = _services(process.metrics)
         lines += services
@@ -116,7 +119,6 @@ def _figures(role: str, metrics: Mapping[str, float]) -> list[str]:
             f"{_total(metrics, 'bars_total'):,.0f} bars",
             f"{_total(metrics, 'signals_total'):,.0f} signals",
             f"bar to signal {_quantiles(metrics, 'signal_seconds', phase='total')}",
-            f"outbox {_total(metrics, 'outbox_depth'):,.0f}",
         ]
     if role == "landing":
         return [

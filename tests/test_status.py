@@ -14,7 +14,9 @@ from urllib.request import urlopen
 from registry_fixtures import register
 from typer.testing import CliRunner
 
-from ingest import health
+from ingest import health, outbox
+from ingest.drain import drain, waiting
+from ingest.segment_writer import SegmentWriter
 from ingest.service_settings import RemoteModel
 from ingest.services import Service
 from ingest.settings import Settings
@@ -24,7 +26,9 @@ from serving.status import status
 TAPEHOUSE = "from orchestration.cli import app; app()"
 RECORDER = """
 import sys, time
-from ingest import health
+from ingest import health, outbox
+from ingest.drain import drain, waiting
+from ingest.segment_writer import SegmentWriter
 from ingest.settings import Settings
 with health.running(Settings(), "recorder"):
     health.FRAMES.labels("klines").inc(7)
@@ -72,7 +76,7 @@ def test_the_status_tells_who_runs_who_is_silent_who_was_killed_and_who_holds_th
     assert number == 0
     assert states(found) == dict.fromkeys(
         ["recorder", "loop", "landing", "models"], "never started"
-    ) | {"warehouse": "missing"}
+    ) | {"warehouse": "missing", "outbox": "landed"}
     assert told("--require", "loop") == (1, found | {"problems": ["loop is not running"]})
 
     with child(RECORDER, "0") as (recorder, _):
@@ -105,6 +109,21 @@ def test_the_status_tells_who_runs_who_is_silent_who_was_killed_and_who_holds_th
     with child(HOLDER) as (holder, _):
         assert f"(PID {holder.pid})" in states(told()[1])["warehouse"]
     assert states(told()[1])["warehouse"] == "free"
+
+
+def test_the_outbox_counts_what_has_not_landed_also_while_the_warehouse_is_held() -> None:
+    settings = Settings()
+    started = [outbox.started([f"version {number}"], at=number) for number in range(3)]
+    with SegmentWriter(settings.outbox_directory) as writer:
+        writer.append_all(started[:2])
+        assert waiting(settings.outbox_directory) == 2
+        drain(settings)
+        assert waiting(settings.outbox_directory) == 0
+        with child(HOLDER):
+            writer.append(started[2])
+            assert states(told()[1])["outbox"] == "1 wait"
+    drain(settings)
+    assert states(told()[1])["outbox"] == "landed"
 
 
 def test_an_open_breaker_and_a_spent_budget_are_problems() -> None:

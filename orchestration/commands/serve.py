@@ -28,12 +28,14 @@ def serve(
     from pydantic import SecretStr
 
     from ingest import health
+    from ingest.drain import waiting
     from ingest.service_settings import load
     from ingest.settings import Settings
     from serving.announcements import Announcements
     from serving.serve import serve as run
 
     settings = Settings()
+    health.OUTBOX_DEPTH.set_function(lambda: waiting(settings.outbox_directory))
     address = os.environ.get("TAPEHOUSE_WEBHOOK_URL")
     with (
         health.running(settings, "loop", port=metrics_port),
