@@ -243,8 +243,11 @@ def _verdict(connection: duckdb.DuckDBPyConnection, candidate: Version) -> list[
     }
     if not {"model_version", "verdict"} <= columns:
         return []
+    # Ensembles are judged with the version too, and may be no better for it.
+    own = "and strategy = 'model'" if "strategy" in columns else ""
     found = connection.execute(
-        "select distinct verdict from trd_verdict where model_version = ?", [candidate.version]
+        f"select distinct verdict from trd_verdict where model_version = ? {own}",
+        [candidate.version],
     ).fetchall()
     return [Gate("verdict is GO", verdict == "GO", str(verdict)) for (verdict,) in found]
 

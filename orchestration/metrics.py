@@ -6,7 +6,7 @@ from ingest.settings import Settings
 
 def metrics(settings: Settings) -> dict[str, str | float]:
     """Return the verdict on the active model and the value of each criterion, by name."""
-    query = "select criterion, value, verdict from {schema}.trd_verdict"
+    query = "select criterion, value, verdict from {schema}.trd_verdict where strategy = 'model'"
     rows: list[tuple[str, float | None, str]]
     if settings.target == "bigquery":
         from ingest.bigquery import BigQuery

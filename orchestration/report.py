@@ -90,9 +90,16 @@ def print_report(
     console.print(_signals(warehouse))
     console.print(_verdict(warehouse))
     ((verdict, passed, count),) = warehouse.execute(
-        "select any_value(verdict), count(*) filter (where is_passed), count(*) from trd_verdict"
+        "select any_value(verdict), count(*) filter (where is_passed), count(*) from trd_verdict "
+        "where strategy = 'model'"
     ).fetchall()
     console.print(f"Verdict: {verdict}, {passed} of {count} criteria passed. {note}", style="bold")
+    ensembles = warehouse.execute(
+        "select model_name, any_value(verdict), count(*) filter (where is_passed) from trd_verdict "
+        "where strategy <> 'model' group by all order by all"
+    ).fetchall()
+    told = (f"{name} {verdict} ({passed} of {count})" for name, verdict, passed in ensembles)
+    console.print(f"Ensembles: {', '.join(told)}")
     console.print("\nWhere to look next", style="bold")
     console.print(f"  warehouse  {database}")
     for query in QUERIES:
@@ -183,7 +190,8 @@ def _signals(warehouse: duckdb.DuckDBPyConnection) -> Table:
 
 def _verdict(warehouse: duckdb.DuckDBPyConnection) -> Table:
     rows = warehouse.execute(
-        "select reason, is_passed from trd_verdict order by criterion_number"
+        "select reason, is_passed from trd_verdict where strategy = 'model' "
+        "order by criterion_number"
     ).fetchall()
     table = _table("Criteria", ("passed",), [])
     table.add_column("reason")

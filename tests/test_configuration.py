@@ -54,6 +54,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("high_low_barriers", [[15, 2], [15, 2]], "each once and with its columns in lbl_high_low.yml"),
     ("high_low_barriers", [15, 2], "pairs of hundredths of a percent (1 to 999) and bars"),
     ("high_low_barriers", [[0.15, 2]], "pairs of hundredths of a percent (1 to 999) and bars"),
+    ("importance_models", ["ml_a"], "by the name of each dataset (ds_…) the name of a model"),
     ("imported_models", {"ml_a": {"path": "a.onnx"}}, "by the name of each model its path (gs://"),
     ("high_low_barriers", [], "pairs of hundredths of a percent (1 to 999) and bars"),
     ("adaptive_base", 3, "a number from 1e-06 to 1"),

@@ -56,7 +56,7 @@ READS = {
 
 WITHOUT_SYMBOLS = {
     *("sig_thresholds", "sig_threshold_candidates"),
-    *("trd_sharpe", "trd_overfitting", "trd_verdict"),
+    *("trd_sharpe", "trd_candidates", "trd_overfitting", "trd_verdict"),
 }
 
 

@@ -29,6 +29,9 @@ HOLDING_BARS = 5
 SERIES = "exchange, market, symbol, interval_minutes"
 
 
+ENSEMBLES = [f"ensemble_{name}" for name in ("by_regime", "confident", "stacked", "weighted")]
+
+
 @pytest.fixture(scope="module")
 def edge_market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_market(tmp_path_factory.mktemp("edge"), seed=7, edge=0.5)
@@ -49,7 +52,8 @@ def edge_copy(edge_market: Path, tmp_path: Path) -> Path:
 
 def verdict(connection: duckdb.DuckDBPyConnection) -> dict[str, bool]:
     rows = connection.execute(
-        "select criterion, is_passed, verdict from trd_verdict order by criterion_number"
+        "select criterion, is_passed, verdict from trd_verdict where strategy = 'model' "
+        "order by criterion_number"
     ).fetchall()
     passed = {criterion: is_passed for criterion, is_passed, _ in rows}
     assert {verdict for _, _, verdict in rows} == {"GO" if all(passed.values()) else "NO-GO"}
@@ -61,9 +65,35 @@ def test_a_planted_edge_is_found(edge: duckdb.DuckDBPyConnection) -> None:
     auc = edge.execute(
         "select strategy, roc_auc from trd_evaluation where roc_auc is not null order by all"
     ).fetchall()
-    assert [strategy for strategy, _ in auc] == ["model", "shuffled_labels"]
-    assert auc[0][1] > 0.6
-    assert abs(auc[1][1] - 0.5) < 0.05
+    assert [strategy for strategy, _ in auc] == [*ENSEMBLES, "model", "shuffled_labels"]
+    assert [name for name, area in auc[:-1] if area <= 0.6] == []
+    assert abs(auc[-1][1] - 0.5) < 0.05
+
+
+def test_ensembles_are_judged_by_the_same_criteria_as_the_model(
+    edge: duckdb.DuckDBPyConnection,
+) -> None:
+    judged = edge.execute(
+        "select strategy, count(*), count(*) filter (where verdict = 'GO') % 13, "
+        "list(criterion order by criterion_number) from trd_verdict group by all order by all"
+    ).fetchall()
+    assert [row[:3] for row in judged] == [(name, 13, 0) for name in [*ENSEMBLES, "model"]]
+    assert len({tuple(row[3]) for row in judged}) == 1
+    found = dict(edge.execute("select strategy, roc_auc from trd_evaluation").fetchall())
+    for name in ENSEMBLES:
+        rows = edge.execute(
+            """
+            select ds_order_flow.is_up_5, ensembles.probability
+            from sig_ensembles as ensembles
+            inner join ds_order_flow using (exchange, market, symbol, interval_minutes, opened_at)
+            where concat('ensemble_', ensembles.ensemble_name) = ?
+                and ds_order_flow.split = 'test' and ensembles.probability is not null
+            """,
+            [name],
+        ).df()
+        assert found[name] == pytest.approx(
+            roc_auc_score(rows["is_up_5"].astype(bool), rows["probability"])
+        )
 
 
 def test_a_market_without_an_edge_is_a_no_go(tmp_path: Path) -> None:
@@ -76,6 +106,11 @@ def test_a_market_without_an_edge_is_a_no_go(tmp_path: Path) -> None:
         assert not passed["deflated_sharpe"]
         assert not passed["overfitting_probability"]
         assert not passed["loss_probability"]
+        ensembles = connection.execute(
+            "select distinct strategy, verdict from trd_verdict where strategy <> 'model' "
+            "order by all"
+        ).fetchall()
+        assert ensembles == [(name, "NO-GO") for name in ENSEMBLES]
 
 
 def test_no_prediction_was_made_in_sample(edge: duckdb.DuckDBPyConnection) -> None:

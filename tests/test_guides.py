@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -10,12 +11,21 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from ml_fixtures import write_dataset
 from typer.testing import CliRunner
 
 from ingest.simulator import Market, simulator
 from orchestration.cli import app
 
 GUIDE = "docs/guides/your-own-data.md"
+# What the synthetic dataset has, by the names of the columns that the guide takes.
+FIRST_FEATURES = {
+    "flow": "imbalance_5",
+    "noise_0": "microprice_rel",
+    "noise_1": "ofi_1_rel",
+    "noise_2": "close_roc_5",
+    "noise_3": "spread_pct_12",
+}
 
 
 @pytest.fixture
@@ -88,3 +98,41 @@ def test_every_command_of_the_guides_exists_and_takes_its_options(project_root: 
     ]
     assert unknown == []
     assert len(found) > 10
+
+
+def test_the_first_model_is_trained_and_asked_as_the_guide_says(
+    project_root: Path, tmp_path: Path
+) -> None:
+    guide = (project_root / "docs/guides/train-your-first-model.md").read_text()
+    shutil.copytree(
+        project_root / "dbt_project",
+        tmp_path / "dbt_project",
+        ignore=shutil.ignore_patterns("target", "logs"),
+    )
+    (tmp_path / "profiles.yml").symlink_to(project_root / "profiles.yml")
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/dbt").symlink_to(Path(sys.executable).with_name("dbt"))
+    named = re.search(r"`(dbt_project/models/models/\w+\.sql)`", guide)
+    assert named is not None
+    (tmp_path / named[1]).write_text(block(guide, "sql"))
+    database = tmp_path / "data/demo/tapehouse.duckdb"
+    database.parent.mkdir(parents=True)
+    with duckdb.connect(str(database)) as connection:
+        write_dataset(connection, seed=5, edge=0.5, days=5, symbols=["BTCUSDT", "ETHUSDT"])
+        for own, feature in FIRST_FEATURES.items():
+            connection.execute(f"alter table ds_order_flow rename {own} to {feature}")
+    commands = re.findall(r"```sh\n(.*?)```", guide, re.DOTALL)
+    again = "dbt build --select ml_first\n"
+    done = subprocess.run(
+        ["bash", "-euc", "shopt -s expand_aliases\n" + "\n".join([*commands, again])],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(project_root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    told = ["ml_first: trained version", "data, SQL and options are unchanged"]
+    columns = ["roc_auc", "expected_label", "importance_gain", "top_feature_attr"]
+    assert [word for word in (*told, *columns) if word not in done.stdout] == []
+    assert [feature for feature in FIRST_FEATURES.values() if feature not in done.stdout] == []

@@ -26,6 +26,7 @@ DATASETS = {
     "ds_numbers": "return_5",
     "ds_empty": "is_up_5",
 }
+MODELS = {"ds_order_flow": "ml_order_flow", "ds_classes": "ml_order_flow_linear"}
 CLASSES = ["strong_down", "down", "flat", "up", "strong_up"]
 
 
@@ -89,7 +90,7 @@ def run(database: Path, **variables: object) -> None:
     for command in ("build", "compile"):
         run_dbt(
             *(database, command, "--select", "path:models/quality", "feature_quality"),
-            *("--vars", json.dumps({"strategies": rows, **variables})),
+            *("--vars", json.dumps({"strategies": rows, "importance_models": MODELS, **variables})),
         )
 
 
@@ -102,6 +103,7 @@ def database(datasets: dict[str, pd.DataFrame], tmp_path_factory: pytest.TempPat
             connection.execute(f"create table {name} as select * from landed")
         connection.execute("create table ds_strategies as select 1 as unread")
         connection.execute("create view ml_order_flow as select 'one' as model_version")
+        connection.execute("create view ml_order_flow_linear as select 'two' as model_version")
         connection.execute((ROOT / "ml" / "registry.sql").read_text())
         connection.execute(
             """
@@ -208,6 +210,18 @@ def test_a_feature_that_tells_drifts_repeats_or_ends_is_seen_as_such(database: P
     assert rows.staleness_minutes["close_willr_14"] == 200
     assert rows.coverage["stoch_d_3"] == pytest.approx(1999 / 2499)
     assert rows.importance.dropna().to_dict() == {"close_roc_1": 0.6, "close_roc_5": 0.4}
+
+
+def test_where_there_is_no_importance_the_reason_is_told(database: Path) -> None:
+    rows = quality(database)
+    known = rows.importance.notna()
+    assert rows.importance_reason[known].isna().tolist() == [True, True]
+    reasons = rows.importance_reason[~known].groupby(level="dataset").unique()
+    assert {name: list(words) for name, words in reasons.items()} == {
+        "ds_order_flow": ["its model does not split on it"],
+        "ds_classes": ["its model has no trees"],
+        "ds_numbers": ["the variable importance_models names no model of the dataset"],
+    }
 
 
 def test_a_dataset_without_rows_has_no_features_to_tell_of(database: Path) -> None:

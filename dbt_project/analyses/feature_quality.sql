@@ -13,6 +13,7 @@ flagged as (
         correlation,
         rank_correlation,
         importance,
+        importance_reason,
         null_share,
         coverage,
         staleness_minutes,

@@ -5,6 +5,7 @@ with
 final as (
 
     select
+        strategy,
         criterion_number,
         criterion,
         value,
@@ -18,4 +19,4 @@ final as (
 )
 
 select * from final
-order by criterion_number
+order by case when strategy = 'model' then 0 else 1 end, strategy, criterion_number

@@ -123,6 +123,12 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
             'a whole number of minutes above 0 for each of ' ~ series | join(', '),
         ],
         [
+            'importance_models',
+            settings.importance_models is mapping
+                and (settings.importance_models | list + settings.importance_models.values() | list) | reject('string') | list == [],
+            'by the name of each dataset (ds_…) the name of a model (ml_…)',
+        ],
+        [
             'imported_models',
             are_imported(settings.imported_models),
             'by the name of each model its path (gs://…), features and version, as `tapehouse models export` prints them',

@@ -47,7 +47,18 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_feature_importance(model) -%}
-    {{ default__ml_feature_importance(model) if ml_imported(model) else 'select * from ml.feature_importance(model ' ~ model ~ ')' }}
+    {%- set type = ml_option(model, 'model_type', '') | upper -%}
+    {%- if ml_imported(model) -%}{{ default__ml_feature_importance(model) }}
+    {%- elif 'TREE' in type or 'FOREST' in type -%}select * from ml.feature_importance(model {{ model }})
+    {%- else -%}
+        {#- BigQuery has the function for trees alone; elsewhere others have no rows. -#}
+        select
+            cast(null as string) as feature,
+            cast(null as float64) as importance_weight,
+            cast(null as float64) as importance_gain,
+            cast(null as float64) as importance_cover
+        from unnest(array<int64>[]) as none_
+    {%- endif %}
 {%- endmacro %}
 
 

@@ -3,25 +3,24 @@
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
 {% set dataset = ref('ds_order_flow') %}
-{% set members = ['order_flow_forest', 'order_flow_linear', 'order_flow_network'] %}
-{% set series = 'exchange, market, symbol, interval_minutes' %}
 
 with
 
-{% for member in members %}
-{% set model = ref('ml_' ~ member) %}
-
-written_{{ member }} as (
+written as (
 
     select
-        {{ series }},
-        opened_at
-
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
     {% if is_incremental() -%}
-        from {{ this }}
+        model_version
 
-        where model_version = {{ ml_model_version(model, dataset) }}
+        from {{ this }}
     {%- else -%}
+        cast(null as {{ dbt.type_string() }}) as model_version
+
         from {{ dataset }}
 
         where false
@@ -29,45 +28,10 @@ written_{{ member }} as (
 
 ),
 
-fresh_{{ member }} as (
-
-    select closed.*
-
-    from {{ dataset }} as closed
-    left join written_{{ member }} as written
-        on closed.exchange = written.exchange
-        and closed.market = written.market
-        and closed.symbol = written.symbol
-        and closed.interval_minutes = written.interval_minutes
-        and closed.opened_at = written.opened_at
-
-    where written.opened_at is null and closed.closed_at >= {{ ml_train_end_at(model, dataset) }}
-
-),
-
-predicted_{{ member }} as (
-
-    {{ ml_predict(model, 'select * from fresh_' ~ member) }}
-
-),
-
-{% endfor %}
-
 final as (
 
-    {% for member in members -%}
-        select
-            {{ series }},
-            opened_at,
-            closed_at,
-            available_at,
-            'ml_{{ member }}' as model_name,
-            {{ ml_model_version(ref('ml_' ~ member), dataset) }} as model_version,
-            predicted_is_up_5,
-            {{ ml_probability('predicted_is_up_5_probs', 'true') }} as probability,
-            {{ utc('current_timestamp') }} as predicted_at
-
-        from predicted_{{ member }}
+    {% for member in ['order_flow_forest', 'order_flow_linear', 'order_flow_network'] -%}
+        {{ new_predictions(ref('ml_' ~ member), dataset) }}
         {{ 'union all' if not loop.last }}
     {% endfor %}
 )

@@ -2,7 +2,6 @@
 
 {{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
 
-{% set model = ref('ml_order_flow_stacked') %}
 {% set dataset = ref('ds_order_flow') %}
 {% set key = 'exchange, market, symbol, interval_minutes, opened_at' %}
 {% set members = {
@@ -33,14 +32,20 @@ with
 
 written as (
 
-    select {{ key }}
-
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
     {% if is_incremental() -%}
-        from {{ this }}
+        model_version
 
-        where model_version = {{ ml_model_version(model, dataset) }}
+        from {{ this }}
     {%- else -%}
-        from boosted
+        cast(null as {{ dbt.type_string() }}) as model_version
+
+        from {{ dataset }}
 
         where false
     {%- endif %}
@@ -67,41 +72,9 @@ votes as (
 
 ),
 
-fresh as (
-
-    select votes.*
-
-    from votes
-    left join written
-        on votes.exchange = written.exchange
-        and votes.market = written.market
-        and votes.symbol = written.symbol
-        and votes.interval_minutes = written.interval_minutes
-        and votes.opened_at = written.opened_at
-
-    where written.opened_at is null and votes.closed_at >= {{ ml_train_end_at(model, dataset) }}
-
-),
-
-predicted as (
-
-    {{ ml_predict(model, 'select * from fresh') }}
-
-),
-
 final as (
 
-    select
-        {{ key }},
-        closed_at,
-        available_at,
-        'ml_order_flow_stacked' as model_name,
-        {{ ml_model_version(model, dataset) }} as model_version,
-        predicted_is_up_5,
-        {{ ml_probability('predicted_is_up_5_probs', 'true') }} as probability,
-        {{ utc('current_timestamp') }} as predicted_at
-
-    from predicted
+    {{ new_predictions(ref('ml_order_flow_stacked'), dataset, rows='votes') }}
 
 )
 

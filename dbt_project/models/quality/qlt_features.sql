@@ -1,6 +1,6 @@
 {# How good the features of every dataset are. #}
 
-{% set models = {'ds_order_flow': ref('ml_order_flow')} %}
+{% set models = var('importance_models') %}
 
 with
 
@@ -8,7 +8,7 @@ with
 
 learned_{{ dataset }} as (
 
-    {{ ml_feature_importance(model) }}
+    {{ ml_feature_importance(ref(model)) }}
 
 ),
 
@@ -26,6 +26,15 @@ importances as (
 
         from learned_{{ dataset }}
         {{ 'union all' if not loop.last }}
+    {% else -%}
+        select
+            cast(null as {{ dbt.type_string() }}) as dataset,
+            cast(null as {{ dbt.type_string() }}) as feature,
+            cast(null as {{ type_float64() }}) as importance
+
+        from {{ ref('qlt_coverage') }}
+
+        where false
     {% endfor %}
 ),
 
@@ -42,7 +51,14 @@ final as (
         relations.mutual_information_of_chance,
         collinearity.collinear_feature,
         collinearity.collinearity,
-        importances.importance
+        importances.importance,
+        case
+            when importances.importance is not null then null
+            when coverage.dataset not in ('{{ (models | list or ['none']) | join("', '") }}')
+                then 'the variable importance_models names no model of the dataset'
+            when max(importances.importance) over (partition by coverage.dataset) is null then 'its model has no trees'
+            else 'its model does not split on it'
+        end as importance_reason
 
     from {{ ref('qlt_coverage') }} as coverage
     left join {{ ref('qlt_relations') }} as relations

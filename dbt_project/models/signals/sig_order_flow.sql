@@ -4,46 +4,9 @@
 
 with
 
-predictions as (
-
-    select
-        exchange,
-        market,
-        symbol,
-        interval_minutes,
-        opened_at,
-        closed_at,
-        available_at,
-        model_name,
-        model_version,
-        probability
-
-    from {{ ref('pred_order_flow') }}
-
-),
-
-thresholds as (
-
-    select
-        model_name,
-        model_version,
-        threshold
-
-    from {{ ref('sig_thresholds') }}
-
-),
-
 final as (
 
-    select
-        predictions.*,
-        thresholds.threshold,
-        {{ signal('predictions.probability', 'thresholds.threshold') }} as signal
-
-    from predictions
-    left join thresholds
-        on predictions.model_name = thresholds.model_name
-        and predictions.model_version = thresholds.model_version
+    {{ signals_of(ref('pred_order_flow'), ref('sig_thresholds')) }}
 
 )
 

@@ -31,6 +31,20 @@ known_{{ name }} as (
 
 {% endfor %}
 
+{# An ensemble knows what any of its models knew. #}
+known_ensembles as (
+
+    select max(validation_end_at) as validation_end_at
+
+    from (
+        {% for name in ['', '_forest', '_linear', '_network', '_stacked'] -%}
+            {{ ml_known(ref('ml_order_flow' ~ name), dataset) }}
+            {{ 'union all' if not loop.last }}
+        {% endfor %}
+    ) as members
+
+),
+
 judged as (
 
     {% for strategy, name in [('model', 'order_flow'), ('shuffled_labels', 'order_flow_shuffled')] -%}
@@ -58,8 +72,36 @@ judged as (
         inner join known_{{ name }} as known
             on predictions.model_version = known.model_version
             and labels.closed_at >= known.validation_end_at
-        {{ 'union all' if not loop.last }}
+
+        union all
+
     {% endfor %}
+    select
+        concat('ensemble_', ensembles.ensemble_name) as strategy,
+        known.model_version,
+        labels.exchange,
+        labels.market,
+        labels.symbol,
+        labels.interval_minutes,
+        labels.opened_at,
+        labels.closed_at,
+        labels.label_end_at,
+        labels.is_true,
+        labels.future_return,
+        ensembles.probability
+
+    from labels
+    inner join {{ ref('sig_ensembles') }} as ensembles
+        on labels.exchange = ensembles.exchange
+        and labels.market = ensembles.market
+        and labels.symbol = ensembles.symbol
+        and labels.interval_minutes = ensembles.interval_minutes
+        and labels.opened_at = ensembles.opened_at
+    inner join known_ensembles on labels.closed_at >= known_ensembles.validation_end_at
+    cross join known_order_flow as known
+
+    where ensembles.reason <> 'a model is missing' and ensembles.probability is not null
+
 )
 
 select * from judged

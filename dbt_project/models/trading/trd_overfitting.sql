@@ -1,31 +1,21 @@
-{# How much of the choice of a threshold is luck: combinatorially symmetric cross-validation over blocks of time. #}
+{# How much of the choice of a threshold, or of an ensemble, is luck: combinatorially symmetric cross-validation. #}
 
 {% set block_count = var('overfitting_blocks') %}
-{% set candidate = 'model_name, model_version, threshold' %}
+{% set choice = 'measure, bits, candidates' %}
+{% set candidate = 'candidates, model_name, model_version, threshold' %}
 
 with
-
-hours as (
-
-    select
-        {{ candidate }},
-        block_at,
-        sum(gross_bps) as gross_bps,
-        sum(net_bps) as net_bps
-
-    from {{ ref('sig_candidate_blocks') }}
-
-    group by {{ candidate }}, block_at
-
-),
 
 times as (
 
     select
+        candidates,
         block_at,
-        ntile({{ block_count }}) over (order by block_at) - 1 as time_block
+        ntile({{ block_count }}) over (partition by candidates order by block_at) - 1 as time_block
 
-    from (select distinct block_at from hours) as distinct_hours
+    from {{ ref('trd_candidates') }}
+
+    group by candidates, block_at
 
 ),
 
@@ -35,11 +25,11 @@ profits as (
         select
             '{{ measure }}' as measure,
             {{ candidate }},
-            times.time_block,
-            hours.{{ measure }}_bps as profit_bps
+            time_block,
+            {{ measure }}_bps as profit_bps
 
-        from hours
-        inner join times on hours.block_at = times.block_at
+        from {{ ref('trd_candidates') }}
+        inner join times using (candidates, block_at)
         {{ 'union all' if not loop.last }}
     {% endfor %}
 ),
@@ -120,10 +110,10 @@ ranked as (
 
     select
         *,
-        row_number() over (partition by measure, bits order by chosen_ratio desc, {{ candidate }}) as chosen_place,
-        rank() over (partition by measure, bits order by judged_ratio)
-        + (count(*) over (partition by measure, bits, {{ groupable('judged_ratio') }}) - 1) / 2e0 as judged_rank,
-        count(*) over (partition by measure, bits) as candidate_count
+        row_number() over (partition by {{ choice }} order by chosen_ratio desc, {{ candidate }}) as chosen_place,
+        rank() over (partition by {{ choice }} order by judged_ratio)
+        + (count(*) over (partition by {{ choice }}, {{ groupable('judged_ratio') }}) - 1) / 2e0 as judged_rank,
+        count(*) over (partition by {{ choice }}) as candidate_count
 
     from performances
 
@@ -132,6 +122,7 @@ ranked as (
 final as (
 
     select
+        candidates,
         measure,
         max(candidate_count) as candidate_count,
         count(*) as split_count,
@@ -143,7 +134,7 @@ final as (
 
     where chosen_place = 1
 
-    group by measure
+    group by candidates, measure
 
 )
 

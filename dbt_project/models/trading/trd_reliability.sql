@@ -1,7 +1,20 @@
 {# How often the label was true where the model said how likely it is, as it said it and calibrated,
    on the test part. #}
 
-{% set dataset = ref('ds_order_flow') %}
+{% set model, dataset = ref('ml_order_flow'), ref('ds_order_flow') %}
+{% set validation -%}
+    select
+        predictions.probability,
+        labels.is_up_5 as is_true
+    from {{ dataset }} as labels
+    inner join {{ ref('pred_order_flow') }} as predictions
+        on labels.exchange = predictions.exchange
+        and labels.market = predictions.market
+        and labels.symbol = predictions.symbol
+        and labels.interval_minutes = predictions.interval_minutes
+        and labels.opened_at = predictions.opened_at
+    where labels.split = 'validation' and predictions.model_version = {{ ml_model_version(model, dataset) }}
+{%- endset %}
 
 with
 
@@ -17,27 +30,9 @@ judged as (
 
 ),
 
-validation as (
-
-    select
-        predictions.probability,
-        labels.is_up_5 as is_true
-
-    from {{ dataset }} as labels
-    inner join {{ ref('pred_order_flow') }} as predictions
-        on labels.exchange = predictions.exchange
-        and labels.market = predictions.market
-        and labels.symbol = predictions.symbol
-        and labels.interval_minutes = predictions.interval_minutes
-        and labels.opened_at = predictions.opened_at
-
-    where labels.split = 'validation' and predictions.model_version = {{ ml_model_version(ref('ml_order_flow'), dataset) }}
-
-),
-
 calibrated as (
 
-    {{ ml_calibrate(ref('ml_order_flow'), 'select * from judged', fitted_on='select * from validation') }}
+    {{ ml_calibrate(model, 'select * from judged', fitted_on=validation) }}
 
 ),
 

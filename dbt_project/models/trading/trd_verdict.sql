@@ -1,35 +1,41 @@
-{# GO or NO-GO for the active model: every criterion with its value, bound, level and the reason in words. #}
+{# GO or NO-GO for the model and each ensemble: every criterion with its value, bound, level and reason in words. #}
+
+{% set version = ml_model_version(ref('ml_order_flow'), ref('ds_order_flow')) %}
 
 with
 
-version as (
+strategies as (
 
     select
-        {{ ml_model_version(ref('ml_order_flow'), ref('ds_order_flow')) }} as model_version
+        'model' as strategy,
+        'ml_order_flow' as model_name,
+        {{ version }} as model_version,
+        'thresholds' as candidates
 
-),
+    union all
 
-evaluation as (
+    select distinct
+        concat('ensemble_', ensemble_name) as strategy,
+        ensemble_name as model_name,
+        {{ version }} as model_version,
+        'ensembles' as candidates
 
-    select *
-    from {{ ref('trd_evaluation') }}
-
-    where model_version = (select model_version from version)
+    from {{ ref('ensembles') }}
 
 ),
 
 found as (
 
     select
-        version.model_version,
-        coalesce(model.row_count, 0) as row_count,
-        coalesce(model.trade_count, 0) as trade_count,
-        model.roc_auc,
-        model.roc_auc_lower_bound,
-        model.net_bps_per_block,
-        model.t_statistic,
-        model.net_bps,
-        model.sharpe_per_block,
+        strategies.*,
+        coalesce(own.row_count, 0) as row_count,
+        coalesce(own.trade_count, 0) as trade_count,
+        own.roc_auc,
+        own.roc_auc_lower_bound,
+        own.net_bps_per_block,
+        own.t_statistic,
+        own.net_bps,
+        own.sharpe_per_block,
         shuffled.roc_auc as shuffled_roc_auc,
         shuffled.net_bps as shuffled_net_bps,
         hold.sharpe_per_block as hold_sharpe,
@@ -39,36 +45,37 @@ found as (
         gross.overfitting_probability,
         net.loss_probability
 
-    from version
-    left join evaluation as model on model.strategy = 'model'
-    left join evaluation as shuffled on shuffled.strategy = 'shuffled_labels'
-    left join evaluation as hold on hold.strategy = 'buy_and_hold'
-    left join {{ ref('trd_roc_auc_interval') }} as auc_interval on auc_interval.strategy = 'model'
-    left join {{ ref('trd_information') }} as information on information.strategy = 'model'
-    left join {{ ref('trd_sharpe') }} as sharpe on sharpe.strategy = 'model'
-    left join {{ ref('trd_overfitting') }} as gross on gross.measure = 'gross'
-    left join {{ ref('trd_overfitting') }} as net on net.measure = 'net'
-
+    from strategies
+    {% for name, strategy in {
+        'own': 'strategies.strategy', 'shuffled': "'shuffled_labels'", 'hold': "'buy_and_hold'" }.items() -%}
+        left join {{ ref('trd_evaluation') }} as {{ name }}
+            on strategies.model_version = {{ name }}.model_version and {{ name }}.strategy = {{ strategy }}
+    {% endfor -%}
+    left join {{ ref('trd_roc_auc_interval') }} as auc_interval on strategies.strategy = auc_interval.strategy
+    left join {{ ref('trd_information') }} as information on strategies.strategy = information.strategy
+    left join {{ ref('trd_sharpe') }} as sharpe on strategies.strategy = sharpe.strategy
+    {% for measure in ['gross', 'net'] -%}
+        left join {{ ref('trd_overfitting') }} as {{ measure }}
+            on strategies.candidates = {{ measure }}.candidates and {{ measure }}.measure = '{{ measure }}'
+    {% endfor %}
 ),
 
 measured as (
 
     {% for name, value, reference in [
-        ('out_of_sample_rows', 'row_count', '0'),
-        ('trades', 'trade_count', '0'),
+        ('out_of_sample_rows', 'row_count', '0'), ('trades', 'trade_count', '0'),
         ('roc_auc_above_shuffled_labels', 'roc_auc', 'shuffled_roc_auc'),
         ('roc_auc_lower_bound', 'roc_auc_lower_bound', '0'),
         ('roc_auc_bootstrap_lower_bound', 'bootstrap_lower_bound', '0'),
         ('information_coefficient_t', 'information_t', '0'),
-        ('net_bps_per_block', 'net_bps_per_block', '0'),
-        ('t_statistic', 't_statistic', '0'),
+        ('net_bps_per_block', 'net_bps_per_block', '0'), ('t_statistic', 't_statistic', '0'),
         ('net_bps_above_shuffled_labels', 'net_bps', 'shuffled_net_bps'),
-        ('sharpe_above_buy_and_hold', 'sharpe_per_block', 'hold_sharpe'),
-        ('deflated_sharpe', 'deflated_sharpe', '0'),
-        ('overfitting_probability', 'overfitting_probability', '0'),
-        ('loss_probability', 'loss_probability', '0'),
+        ('sharpe_above_buy_and_hold', 'sharpe_per_block', 'hold_sharpe'), ('deflated_sharpe', 'deflated_sharpe', '0'),
+        ('overfitting_probability', 'overfitting_probability', '0'), ('loss_probability', 'loss_probability', '0'),
     ] -%}
         select
+            strategy,
+            model_name,
             model_version,
             row_count,
             '{{ name }}' as criterion,
@@ -83,13 +90,10 @@ measured as (
 levels as (
 
     select
-        measured.model_version,
-        measured.row_count,
+        measured.*,
         criteria.criterion_number,
-        criteria.criterion,
         criteria.is_higher_better,
         criteria.words,
-        measured.value,
         measured.reference + criteria.minimum as bound,
         {% for level in criterion_levels() -%}
             coalesce(
@@ -117,7 +121,8 @@ graded as (
 final as (
 
     select
-        'ml_order_flow' as model_name,
+        strategy,
+        model_name,
         model_version,
         criterion_number,
         criterion,
@@ -135,8 +140,8 @@ final as (
                 cast(round(bound, 4) as {{ dbt.type_string() }}), ': ', words
             )
         end as reason,
-        case when min(grade) over (partition by model_version) > 0 then 'GO' else 'NO-GO' end as verdict,
-        {{ level_name('min(grade) over (partition by model_version)') }} as verdict_level
+        case when min(grade) over (partition by strategy) > 0 then 'GO' else 'NO-GO' end as verdict,
+        {{ level_name('min(grade) over (partition by strategy)') }} as verdict_level
 
     from graded
 

@@ -4,10 +4,8 @@
     materialized='ml_model',
     model_type='BOOSTED_TREE_CLASSIFIER',
     input_label_cols=['is_up_5'],
-    data_split_method='CUSTOM',
-    data_split_col='split',
-    label_end_column='label_end_at',
     role='baseline',
+    fold_column=none,
     max_iterations=200,
     learn_rate=0.05,
     max_tree_depth=4,
@@ -57,10 +55,7 @@ dealt as (
 shuffled as (
 
     select
-        numbered.{{ all_except([
-            'exchange', 'market', 'symbol', 'interval_minutes', 'opened_at', 'closed_at', 'available_at', 'return_5', 'fold',
-            'is_up_5', 'row_in_part',
-        ]) }},
+        numbered.{{ all_except(['available_at', 'return_5', 'fold', 'is_up_5', 'row_in_part']) }},
         dealt.is_up_5
 
     from numbered

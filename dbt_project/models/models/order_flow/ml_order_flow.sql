@@ -1,15 +1,10 @@
-{# Whether the price is higher five bars on, learned from the order-flow dataset. #}
+{# Whether the price is higher five bars on, learned from the order-flow dataset. Which of its columns are split, fold,
+   key and times, and so no features, is said of all models in this folder in dbt_project.yml. #}
 
 {{ config(
     materialized='ml_model',
     model_type='BOOSTED_TREE_CLASSIFIER',
     input_label_cols=['is_up_5'],
-    data_split_method='CUSTOM',
-    data_split_col='split',
-    key_columns=['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'],
-    label_start_column='closed_at',
-    label_end_column='label_end_at',
-    fold_column='fold',
     walk_forward='expanding',
     embargo_minutes=var('embargo_bars') * 5,
     max_iterations=200,

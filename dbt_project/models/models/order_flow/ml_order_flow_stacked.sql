@@ -4,12 +4,8 @@
     materialized='ml_model',
     model_type='LOGISTIC_REG',
     input_label_cols=['is_up_5'],
-    data_split_method='CUSTOM',
-    data_split_col='split',
-    key_columns=['exchange', 'market', 'symbol', 'interval_minutes', 'opened_at'],
-    label_start_column='closed_at',
-    label_end_column='label_end_at',
     role='member',
+    fold_column=none,
     l2_reg=1,
 ) }}
 
