@@ -72,10 +72,10 @@ def test_raw_rows_go_to_bigquery_and_back_and_are_the_same(
     assert copied == [(4, 20), (1, 1), (1, 1), (0, 0)]
     assert not any(compared.missing or compared.extra for compared in there.values())
     back = filled.model_copy(update={"database": tmp_path / "back.duckdb"})
-    again = {compared.table: compared.copied for compared in sync(back, "duckdb")}
-    assert (again["trades"], again["books"]) == (20, 1)
+    again = sync(back, "duckdb", tables=["trades", "books"])
+    assert [compared.copied for compared in again] == [20, 1]
     assert contents(back.database) == contents(filled.database)
-    assert sum(compared.copied for compared in sync(back, "bigquery")) == 0
+    assert [compared.copied for compared in sync(back, "bigquery", tables=["trades"])] == [0]
 
 
 def test_what_the_target_lacks_is_copied_and_what_it_has_stays(filled: Settings) -> None:
@@ -150,7 +150,7 @@ def contents(database: Path) -> dict[str, list[tuple[Any, ...]]]:
             name: connection.execute(
                 f"select {columns(name)} from raw.{name} order by all"
             ).fetchall()
-            for name in raw_tables()
+            for name in ("trades", "books")
         }
 
 
