@@ -199,7 +199,11 @@ def _quantiles(metrics: Mapping[str, float], name: str, **chosen: str) -> str:
         min(bound for bound, count in counts.items() if count >= share * total)
         for share in (0.5, 0.99)
     ]
-    return " / ".join(f"≤ {1000 * bound:g} ms" for bound in bounds)
+    longest = max(bound for bound in counts if bound != float("inf"))
+    return " / ".join(
+        f"≤ {1000 * bound:g} ms" if bound <= longest else f"> {1000 * longest:g} ms"
+        for bound in bounds
+    )
 
 
 def _time(moment: datetime) -> str:
