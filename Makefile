@@ -10,7 +10,7 @@ OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_T
 # dbt and Dagster open the warehouse that the demo filled, unless one is named or a default one exists.
 export TAPEHOUSE_DATABASE ?= $(firstword $(wildcard $(CURDIR)/data/tapehouse.duckdb $(CURDIR)/data/demo/tapehouse.duckdb) $(CURDIR)/data/tapehouse.duckdb)
 
-.PHONY: help demo test test-bigquery lint docs ui bench-features bench-ml bench-recorder soak chaos lock clean
+.PHONY: help demo test test-bigquery lint docs ui bench-features bench-ml bench-recorder bench-serving soak chaos lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +55,9 @@ soak: $(STAMP) ## an hour of the exchange at sixty times its speed: nothing lost
 
 chaos: $(STAMP) ## kill recorder, loop and landing 200 times under a faulty exchange, and prove that nothing is lost
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/chaos.py --kills 200
+
+bench-serving: $(STAMP) ## from the candles of a close, over a socket, to signals on disk
+	@env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_serving.py
 
 lock: ## renew requirements.lock from pyproject.toml, and the BigQuery emulator's (needs uv)
 	uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes \

@@ -51,6 +51,10 @@ class Loop:
         Who is asked.
     announce : callable
         Told each signal once it is on disk.
+    clock : callable
+        Gives the time, naive UTC.
+    on_said : callable
+        Called once the signals of a close are on disk.
     """
 
     def __init__(
@@ -61,7 +65,9 @@ class Loop:
         probabilities: Probabilities,
         announce: Callable[[Signal], None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
+        on_said: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_said = on_said
         self._prepared = prepared
         self._probabilities = probabilities
         self._announce = announce
@@ -209,6 +215,7 @@ class Loop:
             return
         served_at = self._clock()
         self._outbox.say(signals, said.features(signals, served_at=served_at), at=served_at)
+        self._on_said()
         health.SIGNAL_SECONDS.labels("durable").observe(time.perf_counter() - asked)
         total = (self._clock() - heard_at).total_seconds()
         health.SIGNAL_SECONDS.labels("total").observe(max(total, 0))

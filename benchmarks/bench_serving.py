@@ -1,0 +1,237 @@
+"""From the last candle of a close, received over a socket, to its signals on disk.
+
+A small market is built and trained on; then many symbols, with a history of random walks, are
+served. For each bar the tape of its five minutes is sent over a WebSocket on the loopback
+interface, then the closing candles of all symbols. What receives it appends it to the recorder's
+log; the loop follows the log.
+
+    python benchmarks/bench_serving.py [--symbols 100] [--bars 12] [--books-every 1]
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+from aiohttp import web
+from market import print_machine
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from ingest import warehouse
+from ingest.history import ingest_history
+from ingest.segment_writer import SegmentWriter
+from ingest.segments import Frame
+from ingest.settings import Settings
+from ingest.simulator import Market, simulator
+from serving.loop import Loop
+from serving.models import Local
+from serving.prepare import prepare, raw_rows
+from tests.dbt_fixtures import WITHOUT_TESTS, run_dbt
+from tests.serving_tape import frames
+
+BAR = timedelta(minutes=5)
+HISTORY = """
+    insert into raw.klines by name
+    select
+        'binance' as exchange, 'um' as market, symbol, '1m' as "interval",
+        opened_at::timestamptz as open_time, 100 + random() as open, 103 + random() as high,
+        98 + random() as low, 100 + random() as close, 10 + random() as volume,
+        open_time + interval 59999 milliseconds as close_time, 1000 + random() as quote_volume,
+        50 as count, 5 * random() as taker_buy_volume, 500 * random() as taker_buy_quote_volume,
+        true as is_closed, 'archive' as source, open_time + interval 1 minute as received_at
+    from symbols, range($start, $end, interval 1 minute) as minutes (opened_at);
+"""
+TAPE = """
+    insert into raw.trades by name
+    select
+        'binance' as exchange, 'um' as market, symbol, true as is_aggregate,
+        epoch_ms(second)::bigint as trade_id, 100 + round(random(), 2) as price,
+        round(random(), 3) + 0.001 as quantity, second::timestamptz as transact_time,
+        transact_time + interval 50 milliseconds as received_at, random() < 0.5 as is_buyer_maker,
+        'archive' as source
+    from symbols, range($start, $end, interval 1 second) as seconds (second) where random() < 0.5;
+    insert into raw.books by name
+    select
+        'binance' as exchange, 'um' as market, symbol, epoch_ms(second)::bigint as last_update_id,
+        second::timestamptz as event_time, second::timestamptz as transact_time,
+        [100 - level * 0.01::double for level in range(20)] as bid_prices,
+        [1 + level * random() for level in range(20)] as bid_quantities,
+        [100.01 + level * 0.01::double for level in range(20)] as ask_prices,
+        [1 + level * random() for level in range(20)] as ask_quantities,
+        'archive' as source, event_time as received_at
+    from symbols, range($start, $end, to_seconds($every)) as seconds (second);
+"""
+
+
+def main() -> None:
+    """Build, warm up, play the bars, print the latencies."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--symbols", type=int, default=100)
+    parser.add_argument("--bars", type=int, default=12)
+    parser.add_argument("--books-every", type=int, default=1)
+    options = parser.parse_args()
+    print_machine("onnxruntime", "pyarrow")
+    with tempfile.TemporaryDirectory() as directory:
+        settings = Settings(database=Path(directory) / "tapehouse.duckdb")
+        market = Market(seed=3, symbols=["BTCUSDT", "ETHUSDT"], days=4, edge=1.0)
+        with simulator(market) as exchange:
+            learn(settings.model_copy(update={"exchange_url": exchange.url}), market)
+        start = market.end.replace(tzinfo=None) + timedelta(days=12)
+        tape = fill(settings, start, options)
+        measure(settings, start, tape, options)
+
+
+def learn(settings: Settings, market: Market) -> None:
+    """Ingest a small market and train the models on it."""
+    for kind in ("klines", "trades", "funding"):
+        ingest_history(settings, kind, start=market.start, symbols=["BTCUSDT", "ETHUSDT"])
+    run_dbt(settings.database, "build", *WITHOUT_TESTS)
+
+
+def fill(settings: Settings, start: datetime, options: argparse.Namespace) -> list[Frame]:
+    """Write the history of many symbols; return the frames of the bars to play."""
+    end = start + options.bars * BAR
+    with warehouse.writing(settings.database) as connection:
+        connection.execute(
+            "create temp table symbols as select format('S{:03d}USDT', i) as symbol "
+            f"from range({options.symbols}) as numbers (i)"
+        ).fetchall()
+        parts = {"start": start - timedelta(days=11), "end": end}
+        connection.execute(HISTORY, parts).fetchall()
+        parts = {"start": start - timedelta(minutes=30), "end": end}
+        for statement in TAPE.split(";")[:-1]:
+            given = parts | ({"every": options.books_every} if "$every" in statement else {})
+            connection.execute(statement, given).fetchall()
+        tape = frames(connection, start, end)
+        for table, at in (
+            *(("klines", "open_time"), ("trades", "transact_time"), ("books", "transact_time")),
+        ):
+            connection.execute(
+                f"delete from raw.{table} where {at} >= timestamptz '{start}+00'"
+            ).fetchall()
+    return tape
+
+
+def measure(
+    settings: Settings, start: datetime, tape: list[Frame], options: argparse.Namespace
+) -> None:
+    """Play the bars over a socket and print how long each close took."""
+    now = [start]
+    begun = time.perf_counter()
+    prepared = prepare(settings, now=start, timeout_s=10)
+    said: list[float] = []
+    with (
+        SegmentWriter(settings.segments_directory / settings.market) as writer,
+        Loop(
+            settings,
+            prepared,
+            probabilities=Local(list(prepared.asked)).probabilities,
+            clock=lambda: now[0],
+            on_said=lambda: said.append(time.perf_counter()),
+        ) as loop,
+    ):
+        loop.start(raw_rows(settings, prepared.plan, since=loop.since(), timeout_s=10))
+        print(f"started in {time.perf_counter() - begun:.1f} s", flush=True)
+        following = threading.Thread(target=loop.run)
+        following.start()
+        try:
+            latencies = asyncio.run(play(start, tape, writer, now, said, options.bars))
+        finally:
+            loop.stop()
+            following.join()
+    features = len(prepared.asked[0].model.features)
+    milliseconds = sorted(1e3 * latency for latency in latencies[1:])
+    print(
+        f"{options.symbols} symbols, {features} features, {len(prepared.asked)} models, "
+        f"{len(milliseconds)} closes: received to durable "
+        f"p50 {statistics.median(milliseconds):.0f} ms, "
+        f"p99 {np.quantile(milliseconds, 0.99):.0f} ms, worst {milliseconds[-1]:.0f} ms"
+    )
+
+
+async def play(
+    start: datetime,
+    tape: list[Frame],
+    writer: SegmentWriter,
+    now: list[datetime],
+    said: list[float],
+    bars: int,
+) -> list[float]:
+    """Send each bar's tape, then its closing candles; return the seconds until each was said."""
+    latencies: list[float] = []
+    outgoing: asyncio.Queue[Frame | None] = asyncio.Queue()
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        while (frame := await outgoing.get()) is not None:
+            await socket.send_bytes(frame.received_at.to_bytes(8) + frame.payload)
+        return socket
+
+    application = web.Application()
+    application.add_routes([web.get("/", serve)])
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    streams = {frame.payload: frame.stream for frame in tape}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"ws://127.0.0.1:{port}/", max_msg_size=0) as socket,
+    ):
+
+        async def hear(some: list[Frame]) -> float:
+            for frame in some:
+                outgoing.put_nowait(frame)
+            for _ in some:
+                data = (await socket.receive()).data
+                frame = Frame(int.from_bytes(data[:8]), streams[data[8:]], data[8:])
+                received = time.perf_counter()
+                writer.append(frame)
+            return received
+
+        for bar in range(bars):
+            closed_at = start + (bar + 1) * BAR
+            first, last = (moment(at) for at in (closed_at - BAR, closed_at))
+            heard = [frame for frame in tape if first < frame.received_at <= last + 1_000_000]
+            closing = [
+                frame
+                for frame in heard
+                if frame.stream.endswith("kline_1m") and frame.received_at > last
+            ]
+            before = [
+                frame
+                for frame in heard
+                if (frame not in closing and not frame.stream.endswith("kline_1m"))
+                or (frame.received_at <= last and frame.received_at > first + 1_000_000)
+            ]
+            now[0] = closed_at
+            await hear(before)
+            await asyncio.sleep(6)
+            count = len(said)
+            now[0] = closed_at + timedelta(milliseconds=200)
+            received = await hear(closing)
+            while len(said) == count:
+                await asyncio.sleep(0.002)
+            latencies.append(said[count] - received)
+            print(f"bar {bar + 1}: {1e3 * latencies[-1]:.0f} ms", flush=True)
+        outgoing.put_nowait(None)
+    await runner.cleanup()
+    return latencies
+
+
+def moment(at: datetime) -> int:
+    """Return epoch microseconds of a naive UTC moment."""
+    return (at - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+
+
+if __name__ == "__main__":
+    main()
