@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from bigquery_emulator import bigquery_emulator  # noqa: F401
+from bigquery_status import bigquery_status  # noqa: F401
 from cloud_fixtures import cloud_settings  # noqa: F401
 from dbt_fixtures import run_dbt
 

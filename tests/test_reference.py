@@ -12,7 +12,8 @@ def test_the_reference_pages_are_as_new_as_their_sources(
     docs = project_root / "docs"
     expected = pages(manifest)
     files = {path.relative_to(docs).as_posix() for path in (docs / "reference").iterdir()}
-    assert files | {"lineage.svg"} == set(expected)
+    # The page of BigQuery is written by `make test-bigquery`.
+    assert (files - {"reference/bigquery.md"}) | {"lineage.svg"} == set(expected)
     old = [name for name, text in expected.items() if (docs / name).read_text() != text]
     assert old == [], "run `make docs` and commit docs"
 

@@ -1,0 +1,43 @@
+"""The table of what was seen of each model on BigQuery: docs/reference/bigquery.md."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "bigquery.md"
+IS_WHOLE = os.environ.get("TAPEHOUSE_TEST_BIGQUERY") == "all"
+CHECKS = ("analyser", "emulator", "parity", "days")
+HEAD = """# The models on BigQuery
+
+Written by `make test-bigquery`; what it means is in `docs/guides/bigquery.md`.
+
+- **analyser**: Google's own analyser resolves the model's statements and their types: the one
+  that makes it anew and, where it is incremental, the one that refreshes it.
+- **emulator**: dbt built and refreshed it on the emulator of BigQuery, which runs no BigQuery ML:
+  models, predictions and what reads them are not run there.
+- **parity**: the values of every column are those of DuckDB, numbers to nine digits, NULL in the
+  same places.
+- **days**: the daily partitions that a refresh of one changed day reads, the most of any table;
+  *all* is a whole history.
+
+| model | analyser | emulator | parity | days |
+|---|---|---|---|---|
+"""
+
+Status = dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def bigquery_status() -> Iterator[Status]:
+    """What tests found of each model, by check; the whole run writes it down."""
+    status: Status = {}
+    yield status
+    if IS_WHOLE and {check for found in status.values() for check in found} == set(CHECKS):
+        rows = (line(model, found) for model, found in sorted(status.items()))
+        PAGE.write_text(HEAD + "".join(rows))
+
+
+def line(model: str, found: dict[str, str]) -> str:
+    return f"| `{model}` | " + " | ".join(found.get(check, "-") for check in CHECKS) + " |\n"
