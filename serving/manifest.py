@@ -82,7 +82,8 @@ class Model:
         Of each symbol, how many rows of its parents before a row decide it if no more do
         (``meta.lookback_rows``); 0 is not declared.
     grain_minutes : int
-        What its event time is cut to, where it is no bar (``meta.grain_minutes``); 0 is not cut.
+        What the start of its rows is cut to (``meta.grain_minutes``): its event time, where it is
+        no bar, or else the moment that a refresh of bars begins with; 0 is not cut.
     event_time : str or None
         The column that says when a row happened; None where the model declares none.
     windows : tuple of (str, int, int)

@@ -133,12 +133,18 @@ class OnlineFeatures:
     def refresh(self, now: datetime, changed: datetime) -> dict[str, pa.Table]:
         """Compute all bars again that opened at or after a moment.
 
+        Models whose sums begin at midnight are computed from there.
+
         Returns
         -------
         dict of str to pyarrow.Table
-            By the name of a model, its rows from that moment on.
+            By the name of a model, its rows from that moment or its midnight on.
         """
-        bars = {name: changed for name, step in self._steps.items() if not step.is_early}
+        bars = {
+            name: _floor(changed, step.model.grain_minutes)
+            for name, step in self._steps.items()
+            if not step.is_early
+        }
         return self._run(self._due(now, is_closing=True) | bars)
 
     def forget(self, now: datetime) -> None:
