@@ -191,6 +191,11 @@ class OnlineFeatures:
 
     def _given(self, name: str, changed: datetime) -> dict[str, pa.Table]:
         tables = {registered(parent): self._tables[parent] for parent in self._parents[name]}
+        step = self._steps[name]
+        for relation in self._parents[name] & self._sources.keys():
+            source = self._sources[relation]
+            first = changed - timedelta(minutes=step.reach + source.lookback_minutes)
+            tables[registered(relation)] = self._recent(source, first, step.model.lookback_rows)
         moment = pa.array([changed], pa.timestamp("us"))
         return tables | {CHANGES.strip('"'): pa.table({"changed_at": moment})}
 
@@ -242,28 +247,25 @@ class OnlineFeatures:
         self._complete_from[source.relation] = max(
             first, self._complete_from.get(source.relation, _EPOCH)
         )
+        rows = self._recent(source, first, max(counts) if all(counts) else 0)
+        self._tables[source.relation] = rows.combine_chunks()
+
+    def _recent(self, source: Source, first: datetime, count: int) -> pa.Table:
+        """Return the raw rows since a moment, and of each symbol so many of the last before it."""
         rows = self._tables[source.relation]
-        if all(counts):
-            happened_at = _instant(source)
-            self._helper.register("rows", rows)
-            kept = self._helper.sql(
-                f"""
-                select * exclude (is_recent, place)
-                from (
-                    select *, {happened_at} >= timestamp '{first}' as is_recent, row_number() over (
-                        partition by exchange, market, symbol, {happened_at} >= timestamp '{first}'
-                        order by {happened_at} desc
-                    ) as place
-                    from rows
-                )
-                where is_recent or place <= {max(counts)}
-                """
-            )
-            kept = kept.to_arrow_table().cast(rows.schema)
-        else:
-            happened_at = self._instants(source, rows)
-            kept = rows.filter(pc.greater_equal(happened_at, pa.scalar(first, happened_at.type)))
-        self._tables[source.relation] = kept.combine_chunks()
+        happened_at = self._instants(source, rows)
+        is_recent = pc.greater_equal(happened_at, pa.scalar(first, pa.timestamp("us")))
+        if not count or not len(rows):
+            return rows.filter(is_recent)
+        keys = rows.select(["exchange", "market", "symbol"])
+        places = pa.array(range(len(rows)))
+        before = keys.append_column("moment", happened_at).append_column("place", places)
+        self._helper.register("before", before.filter(pc.invert(is_recent)))
+        last = self._helper.sql(
+            f"select unnest(max_by(place, moment, {count})) as place from before "
+            "group by exchange, market, symbol order by place"
+        ).to_arrow_table()["place"]
+        return pa.concat_tables([rows.take(last), rows.filter(is_recent)])
 
     def _instants(self, source: Source, rows: pa.Table) -> pa.ChunkedArray:
         """Return when rows happened, naive UTC."""

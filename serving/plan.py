@@ -35,6 +35,8 @@ class Step:
         Those that the models after it, or those who ask, read.
     minutes : int
         How far back its rows are kept.
+    reach : int
+        How many minutes before what changed a refresh reads raw rows.
     reads_itself : bool
         Whether a refresh goes on from the rows that stay.
     is_empty : bool
@@ -49,6 +51,7 @@ class Step:
     refresh: Model
     columns: tuple[str, ...]
     minutes: int
+    reach: int
     reads_itself: bool
     is_empty: bool
     is_early: bool
@@ -136,6 +139,7 @@ def plan(
                     if model.is_view or name in reads.columns[model.relation] | {model.event_time}
                 ),
                 minutes=reads.minutes.get(model.relation, 0),
+                reach=reads.reaches.get(model.relation, 0),
                 reads_itself=model.relation in reads.themselves,
                 is_empty=model.relation in reads.empty,
                 is_early=is_early,
@@ -178,6 +182,7 @@ class _Reads:
         self.columns: dict[str, set[str]] = {model.relation: set() for model in full.models}
         self.minutes: dict[str, int] = {}
         self.window: dict[str, int] = {}
+        self.reaches: dict[str, int] = {}
         self.themselves: set[str] = set()
         self.empty: set[str] = set()
 
@@ -215,7 +220,9 @@ class _Reads:
             "available_at", "closed_at", model.event_time,
         }  # fmt: skip
         reach = model.lookback_of(values, self._longest) + self._lookback_of_views(model)
-        kept = model.grain_minutes + (0 if model.lookback_rows else reach)
+        read = 0 if model.lookback_rows else reach
+        self.reaches[model.relation] = max(self.reaches.get(model.relation, 0), read)
+        kept = model.grain_minutes + read
         self.minutes[relation] = max(self.minutes.get(relation, 0), kept)
         total = self.window.get(model.relation, 0) + reach + model.grain_minutes
         self.window[relation] = max(self.window.get(relation, 0), total)
