@@ -120,7 +120,10 @@ def test_the_graph_over_bigquery_lands_there_and_leaves_out_what_is_duckdbs_alon
     graph = definitions(cloud_settings).resolve_asset_graph()
     assert [key for key in graph.asset_check_keys if key.name == "no_leak"] == []
     outside = {key.path[-1] for key in graph.external_asset_keys}
-    assert outside == {"book_gaps", "garch_parameters", "macro_bars", "news", "news_scores"}
+    assert outside == {
+        *("book_gaps", "garch_parameters", "macro_bars", "news", "news_scores"),
+        *("served_features", "signals"),
+    }
     assert all(graph.get(key).description for key in graph.external_asset_keys)
     where = cloud_settings.model_copy(update={"exchange_url": exchange.url, "symbols": SYMBOLS})
     klines = next(asset for asset in raw_tables if asset.key.path[-1] == "klines")

@@ -201,17 +201,17 @@ def test_the_breaker_opens_after_failures_sends_nothing_and_closes_after_a_good_
         return web.json_response({"outputs": [output([0.5] * 3)]})
 
     gauge = health.BREAKER.labels("ml_a")._value
-    bounds = {"attempts": 1, "failures_to_open": 2, "open_s": 0.3}
+    bounds = {"attempts": 1, "failures_to_open": 2, "open_s": 3}
     with in_background(answering(handler)) as url, asking(url, **bounds) as remote:
         for _ in range(6):
             assert remote.probabilities(champions[0], ROWS)[1] == "local"
         assert (count, gauge.get()) == (2, 2)
-        threading.Event().wait(0.35)
+        threading.Event().wait(3.05)
         assert remote.probabilities(champions[0], ROWS)[1] == "local"
         assert (count, gauge.get()) == (3, 2)
         is_well = True
         assert remote.probabilities(champions[0], ROWS)[1] == "local"
-        threading.Event().wait(0.35)
+        threading.Event().wait(3.05)
         assert remote.probabilities(champions[0], ROWS)[0].tolist() == [0.5] * 3
         assert (count, gauge.get()) == (4, 0)
 

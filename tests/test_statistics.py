@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 DRAWS = 500
 BLOCKS = 24
 HOURS = 240
-STATISTICS = "trd_sharpe trd_overfitting trd_information trd_roc_auc_interval"
+STATISTICS = "trd_candidates trd_sharpe trd_overfitting trd_information trd_roc_auc_interval"
 
 
 def profits(seed: int, skill: float) -> pandas.DataFrame:
@@ -175,6 +175,7 @@ def test_the_probability_of_overfitting_is_that_of_a_loop_over_splits(
         logits.append(np.log(rank / (1 - rank)))
     found = {row["measure"]: row for row in rows_of(markets[market], "trd_overfitting")}["net"]
     assert found == {
+        "candidates": "thresholds",
         "measure": "net",
         "candidate_count": 20,
         "split_count": 252,

@@ -53,7 +53,7 @@ def test_writing_creates_the_file_and_the_raw_tables(database: Path) -> None:
     assert [name for (name,) in tables] == [
         *("book_gaps", "books", "funding", "garch_parameters", "klines", "landings"),
         *("liquidations", "log_landings", "macro_bars", "mark_prices", "news", "news_scores"),
-        *("open_interest", "raw_rejects", "trades"),
+        *("open_interest", "raw_rejects", "served_features", "signals", "trades"),
     ]
     assert zone == [("UTC",)]
 
