@@ -76,7 +76,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chains(batch: Path) -> dict[str, Lineage]:
-    manifest = compiled_tables(Path("tapehouse.duckdb"))
+    manifest = compiled_tables(batch)
     names = [
         node["name"]
         for node in manifest["nodes"].values()
