@@ -27,6 +27,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("alpha158_interval_minutes", [7], "some of interval_minutes, rising"),
     ("alpha158_interval_minutes", 15, "some of interval_minutes, rising"),
     ("alpha158_interval_minutes", [], "some of interval_minutes, rising"),
+    ("slice_rows", 0, "a whole number from 100 to 1000000000"),
     ("book_staleness_bars", -1, "a whole number from 0 to 1000"),
     ("book_staleness_bars", "2", "a whole number from 0 to 1000"),
     ("book_flow_minutes", 0, "a whole number from 1 to 1440"),

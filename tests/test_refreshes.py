@@ -124,7 +124,7 @@ def warehouses(
     manifest: dict[str, Any],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path]:
-    """A warehouse refreshed after each landing and one built at once from all."""
+    """A warehouse refreshed after each landing and one built from all, in many slices of time."""
     working = tmp_path_factory.mktemp("refreshes")
     shared = project_root.parent / "shared" / "data"
     events = {
@@ -141,14 +141,14 @@ def warehouses(
     for tables in (first, second, third):
         land(rebuilt, tables)
     with ThreadPoolExecutor() as pool:
-        building = pool.submit(run, rebuilt, project)
+        building = pool.submit(run, rebuilt, project, "--vars", "slice_rows: 20000")
         land(refreshed, first)
         run(refreshed, project)
         land(refreshed, second)
         run_until_killed(refreshed, project, after="int_bars")
         run(refreshed, project, "--exclude", "int_bar_windows+", "lbl_return")
         land(refreshed, third)
-        run(refreshed, project)
+        run(refreshed, project, "--vars", "slice_rows: 5000")
         building.result()
     return refreshed, rebuilt
 

@@ -49,6 +49,7 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
         'large_trade_percentile': ['whole number', 50, 99],
         'overfitting_blocks': ['whole number', 2, 20],
         'sharpe_minimum_days': ['whole number', 1, 10000],
+        'slice_rows': ['whole number', 100, 1000000000],
         'slippage_bps': ['number', 0, 1000],
         'train_share': ['number', 0.01, 0.98],
         'triple_barrier_deviations': ['number', 0.001, 100],

@@ -254,14 +254,15 @@
 {% endmacro %}
 
 
-{# Where nothing changed there are no new rows: the model's query, which may be long, is not even planned. #}
+{# Where nothing changed there are no new rows: the model's query, which may be long, is not even planned. Long tables are made in slices. #}
 {% macro duckdb__create_table_as(
     temporary, relation, compiled_code, language='sql', partitioned_by=none, sorted_by=none
 ) -%}
     {%- if temporary and is_refreshed(model) and '9999' in changed_from() -%}
         create temporary table {{ relation.include(database=false, schema=false) }} as select * from {{ this }} limit 0
     {%- else -%}
-        {{ dbt.duckdb__create_table_as(temporary, relation, compiled_code, language, partitioned_by, sorted_by) }}
+        {{ create_in_slices(temporary, relation, compiled_code)
+            or dbt.duckdb__create_table_as(temporary, relation, compiled_code, language, partitioned_by, sorted_by) }}
     {%- endif -%}
 {%- endmacro %}
 
