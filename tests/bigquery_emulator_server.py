@@ -16,23 +16,25 @@ from typing import Any, TextIO
 PROJECT = "tapehouse-emulated"
 # Without a limit the emulator takes the machine's memory and is killed.
 MEMORY = "2GB"
+# An element of a list at a place that is computed, with at most one call in it.
+ORDINAL = re.compile(r"(\w+)\[(?:safe_)?ordinal\(((?:[^()]|\([^()]*\))*)\)\]", re.IGNORECASE)
 
 
 def correct() -> None:
-    """Undo two things that the emulator gets wrong: see tests/bigquery_differences.py."""
+    """Undo things that the emulator gets wrong: see tests/bigquery_differences.py."""
     from bqemulator.domain.result import Ok
     from bqemulator.sql import inner_query, translator
 
     translate = translator.SQLTranslator.translate
 
-    def translate_with_decimals(*arguments: Any, **options: Any) -> Any:
-        answer = translate(*arguments, **options)
+    def translate_rightly(translator: Any, sql: str, **options: Any) -> Any:
+        answer = translate(translator, ORDINAL.sub(r"list_extract(\1, \2)", sql), **options)
         if not isinstance(answer, Ok):
             return answer
-        sql = answer.value.replace("DECIMAL(38, 5)", "DECIMAL(38, 15)")
-        return Ok(re.sub(r"\bDECIMAL\b(?! ?\()", "DECIMAL(38, 9)", sql))
+        duckdb_sql = answer.value.replace("DECIMAL(38, 5)", "DECIMAL(38, 15)")
+        return Ok(re.sub(r"\bDECIMAL\b(\(18, 3\)|(?!\())", "DECIMAL(38, 9)", duckdb_sql))
 
-    translator.SQLTranslator.translate = translate_with_decimals
+    translator.SQLTranslator.translate = translate_rightly
     # Views are DuckDB's own too: no need to write a statement anew with their text in it.
     inner_query.rewrite_for_row_access = lambda sql, **_: sql
 

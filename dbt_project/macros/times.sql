@@ -41,7 +41,8 @@
 {%- endmacro %}
 
 {% macro bigquery__bar_opened_at(timestamp, minutes) -%}
-    timestamp_seconds(div(unix_seconds({{ timestamp }}), (60 * {{ minutes }})) * (60 * {{ minutes }}))
+    {%- set length = '(cast(' ~ minutes ~ ' as int64) * 60000000)' -%}
+    timestamp_micros(div(unix_micros({{ timestamp }}), {{ length }}) * {{ length }})
 {%- endmacro %}
 
 
