@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 # What `ml_recorded` reads of an imported model on BigQuery: the columns of each table.
 RECORDED = {
+    "training_info": "training_run, iteration, loss, eval_loss, learning_rate, duration_ms",
+    "trials": "trial_id, hyperparameters::varchar, hparam_tuning_evaluation_metrics::varchar, "
+    "training_loss, eval_loss, status, error_message, is_optimal",
+    "feature_info": "input, min, max, mean, median, stddev, category_count, null_count, dimension",
     "feature_importance": "feature, importance_weight, importance_gain, importance_cover",
     "global_explanations": "class_name, feature, attribution",
     "calibration": "method, x, y",

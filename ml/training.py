@@ -135,11 +135,11 @@ def train(
         "parity_sample": sample,
     }
     is_new = _register(connection, row)
+    key = (name, sha256[:16])
+    _register_trials(connection, key, learned.trials, learned.best)
     if is_new:
-        key = (name, sha256[:16])
         origins = transformed.origins if transformed else range(len(data.features))
         _register_rounds(connection, key, fitted, chosen.options.get("learn_rate"))
-        _register_trials(connection, key, learned.trials, learned.best)
         if isinstance(fitted.body, trees.Trees):
             _register_importance(connection, key, fitted.body, data.features, origins)
             body = fitted.body
@@ -267,17 +267,26 @@ def _register_trials(
     trials: Sequence[search.Trial],
     best: int,
 ) -> None:
-    connection.executemany(
-        "insert into registry.trials values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    """Write the trials that are new: another search may have ended at the same version before."""
+    rows = [
         [
-            [
-                *(*key, number + 1, json.dumps(trial.hyperparameters), json.dumps(trial.metrics)),
-                *(trial.training_loss, trial.eval_loss),
-                *("FAILED" if trial.error else "SUCCEEDED", trial.error, number == best),
-            ]
-            for number, trial in enumerate(trials)
-        ],
-    )
+            *(json.dumps(trial.hyperparameters), json.dumps(trial.metrics)),
+            *(trial.training_loss, trial.eval_loss),
+            *("FAILED" if trial.error else "SUCCEEDED", trial.error, number == best),
+        ]
+        for number, trial in enumerate(trials)
+    ]
+    known = connection.execute(
+        "select * exclude (model_name, model_version, trial_id) from registry.trials "
+        "where model_name = ? and model_version = ?",
+        key,
+    ).fetchall()
+    new = [row for row in rows if tuple(row) not in known]
+    if new:
+        connection.executemany(
+            "insert into registry.trials values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [[*key, number, *row] for number, row in enumerate(new, start=len(known) + 1)],
+        )
 
 
 def _register_importance(

@@ -223,6 +223,30 @@ def test_a_search_records_every_trial_and_keeps_the_best_of_validation(
     assert metrics(edge, "ml_searched")["roc_auc"] == max(areas)
 
 
+def test_trials_of_another_search_that_ends_at_the_same_model_count_too(
+    edge: duckdb.DuckDBPyConnection,
+) -> None:
+    """A trial that was made once counts once, whatever is trained again."""
+    counted = []
+    for candidates, columns in (([1, 50], ""), ([1, 2, 50], ""), ([1, 2, 50], ", 1 as one")):
+        train(
+            edge,
+            "ml_twice",
+            "LOGISTIC_REG",
+            columns=columns,
+            settings={"key_columns": ["one"]} if columns else {},
+            num_trials=9,
+            l2_reg=f"HPARAM_CANDIDATES({candidates})",
+            hparam_tuning_algorithm="GRID_SEARCH",
+            hparam_tuning_objectives=["LOG_LOSS"],
+        )
+        counted += edge.execute(
+            "select count(distinct model_version), count(*), count(distinct trial_id), "
+            "bool_and(status = 'SUCCEEDED') from registry.trials where model_name = 'ml_twice'"
+        ).fetchall()
+    assert counted == [(1, 2, 2, True), (1, 3, 3, True), (1, 3, 3, True)]
+
+
 def test_a_grid_tries_every_combination_once(edge: duckdb.DuckDBPyConnection) -> None:
     train(
         edge,

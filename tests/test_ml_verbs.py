@@ -1,6 +1,7 @@
 """BigQuery ML's verbs on DuckDB for every kind of model, against scikit-learn and others."""
 
 import json
+from itertools import combinations, permutations
 from typing import Any
 
 import catboost
@@ -67,6 +68,39 @@ MODELS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "ml_line": ("return_5", {"model_type": "LINEAR_REG"}, {}),
 }
 TEST = "select * from ds_order_flow where split = 'test'"
+FEW = f"{TEST} limit 40"
+SAMPLED = ("ml_tree", "ml_linear", "ml_classes", "ml_line")
+# The columns that BigQuery's reference gives for each function, but for those of the query.
+COLUMNS = {
+    "predict": ["predicted_LABEL", "predicted_LABEL_probs"],
+    "explain": [
+        *("predicted_LABEL", "probability", "top_feature_attributions"),
+        *("baseline_prediction_value", "prediction_value", "approximation_error"),
+    ],
+    "evaluate": ["precision", "recall", "accuracy", "f1_score", "log_loss", "roc_auc"],
+    "roc": [
+        *("threshold", "recall", "false_positive_rate"),
+        *("true_positives", "false_positives", "true_negatives", "false_negatives"),
+    ],
+    "confusion": ["expected_label"],
+    "training": ["training_run", "iteration", "loss", "eval_loss", "learning_rate", "duration_ms"],
+    "trials": [
+        *("trial_id", "hyperparameters", "hparam_tuning_evaluation_metrics"),
+        *("training_loss", "eval_loss", "status", "error_message", "is_optimal"),
+    ],
+    "features": [
+        *("input", "min", "max", "mean", "median", "stddev"),
+        *("category_count", "null_count", "dimension"),
+    ],
+    "importance": ["feature", "importance_weight", "importance_gain", "importance_cover"],
+    "global": ["feature", "attribution"],
+    "class": ["class_name", "feature", "attribution"],
+    "drift": ["input", "metric", "threshold", "value", "is_anomaly"],
+}
+VALUES = [
+    *("mean_absolute_error", "mean_squared_error", "mean_squared_log_error"),
+    *("median_absolute_error", "r2_score", "explained_variance"),
+]
 DRIFT = (
     "ml_validate_data_drift(\"select * from ds_order_flow where split = 'train'\", "
     "\"select flow + 1 as flow, noise_0, symbol from ds_order_flow where split = 'test' "
@@ -74,7 +108,7 @@ DRIFT = (
 )
 
 
-def verbs() -> dict[str, str]:
+def verbs(means: dict[str, float]) -> dict[str, str]:
     """A name for every call of a verb, and the call."""
     found = {"drift": DRIFT}
     for model in MODELS:
@@ -91,6 +125,10 @@ def verbs() -> dict[str, str]:
         }
         if MODELS[model][0] != "return_5":
             found[f"{model}_confusion"] = f'ml_confusion_matrix({relation}, "{TEST}")'
+        if model in SAMPLED:
+            known = f"{FEATURES}, {[means[name] for name in FEATURES]}"
+            found[f"{model}_sampled"] = f'ml_explain_sampled({relation}, "{FEW}", 9, {known})'
+            found[f"{model}_exact"] = f'ml_explain_predict({relation}, "{FEW}", 9)'
     tree = "api.Relation.create(schema='main', identifier='ml_tree')"
     return found | {
         "roc": f'ml_roc_curve({tree}, "{TEST}")',
@@ -123,7 +161,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pandas.DataFr
             connection.execute(
                 f"create view {name} as from registry.active_models where model_name = '{name}'"
             )
-    inline = ", ".join(f"{name} as ({{{{ {verb} }}}})" for name, verb in verbs().items())
+        known = connection.execute("select distinct input, mean from registry.feature_info")
+        calls = verbs(dict(known.fetchall()))
+    inline = ", ".join(f"{name} as ({{{{ {verb} }}}})" for name, verb in calls.items())
     printed = run_dbt(
         database, "compile", "--inline", f"with {inline} select 1", "--output", "json", "--quiet"
     )
@@ -131,7 +171,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pandas.DataFr
     with duckdb.connect(str(database)) as connection:
         create_functions(connection, database=database)
         connection.execute("set threads = 1")
-        found = {name: connection.execute(f"{sql} from {name}").df() for name in verbs()}
+        found = {name: connection.execute(f"{sql} from {name}").df() for name in calls}
         found["rows"] = connection.execute(TEST).df()
         for table in ("models", "calibration"):
             found[table] = connection.execute(f"from registry.{table}").df()
@@ -160,6 +200,28 @@ def attributions(explained: pandas.DataFrame, features: list[str]) -> pandas.Dat
         ],
         columns=features,
     )
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_verb_has_the_columns_of_bigquerys_function(
+    results: dict[str, pandas.DataFrame], model: str
+) -> None:
+    label = MODELS[model][0]
+    handed_on = list(results["rows"])
+    of_classes = ("predicted_return_5_probs", "probability") if label == "return_5" else ()
+    own = {name.removeprefix(f"{model}_") for name in results if name.startswith(f"{model}_")}
+    for verb in (own - {"sampled", "exact"}) | {"drift", "roc", "by_class"}:
+        found = list(results[verb if verb in results else f"{model}_{verb}"])
+        expected = COLUMNS[verb.removeprefix("by_")]
+        if verb == "evaluate" and label == "return_5":
+            expected = VALUES
+        if verb == "confusion":
+            expected = [*expected, *(CLASSES if label == "class_5" else ["false", "true"])]
+        named = [name.replace("LABEL", label) for name in expected]
+        named = [name for name in named if name not in of_classes]
+        if verb in ("predict", "explain"):
+            named += handed_on
+        assert found == named, verb
 
 
 BINARY = [name for name, (label, _, _) in MODELS.items() if label == "is_up_5"]
@@ -306,6 +368,52 @@ def test_attributions_of_trees_are_those_of_their_library(
     assert results[f"{model}_explain"]["baseline_prediction_value"].to_numpy() == pytest.approx(
         expected[:, -1] * side, abs=1e-9
     )
+
+
+def shapley_values(results: dict[str, pandas.DataFrame], explained: pandas.DataFrame) -> np.ndarray:
+    """Attributions of ml_tree from the mean row, averaged over all orders of the features."""
+    booster = lightgbm.Booster(model_str=native(results, "ml_tree").decode())
+    means = results["ml_tree_features"].set_index("input").loc[FEATURES, "mean"].to_numpy()
+    rows = explained[FEATURES].to_numpy(dtype=np.float32)
+    side = np.where(explained["predicted_is_up_5"].astype(bool), 1, -1)
+    scores = {
+        turned: side
+        * booster.predict(np.where(np.isin(range(5), turned), rows, means), raw_score=True)
+        for count in range(6)
+        for turned in combinations(range(5), count)
+    }
+    total = np.zeros(rows.shape)
+    for order in permutations(range(5)):
+        for place, feature in enumerate(order):
+            before, after = (tuple(sorted(order[:end])) for end in (place, place + 1))
+            total[:, feature] += scores[after] - scores[before]
+    return total / 120
+
+
+@pytest.mark.parametrize("model", SAMPLED)
+def test_sampled_attributions_have_the_same_columns_and_are_exact_for_a_linear_model(
+    results: dict[str, pandas.DataFrame], model: str
+) -> None:
+    sampled, exact = (
+        results[f"{model}_{kind}"].sort_values(["symbol", "opened_at"], ignore_index=True)
+        for kind in ("sampled", "exact")
+    )
+    assert list(sampled) == list(exact)
+    assert len(sampled) == 40
+    ends = ["prediction_value", "baseline_prediction_value"]
+    found, expected = (attributions(told, FEATURES).to_numpy() for told in (sampled, exact))
+    if model in ("ml_linear", "ml_line"):
+        assert found == pytest.approx(expected, abs=1e-6)
+        assert sampled[ends].to_numpy() == pytest.approx(exact[ends].to_numpy(), abs=1e-6)
+    elif model == "ml_tree":
+        expected = shapley_values(results, sampled)
+        # Ten orders of 120.
+        assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
+    moved = sampled["prediction_value"] - sampled["baseline_prediction_value"]
+    assert found.sum(axis=1) == pytest.approx(moved.to_numpy(), abs=1e-9)
+    others = [name for name in sampled if name not in (*ends, "approximation_error")]
+    others.remove("top_feature_attributions")
+    pandas.testing.assert_frame_equal(sampled[others], exact[others])
 
 
 @pytest.mark.parametrize("model", MODELS)

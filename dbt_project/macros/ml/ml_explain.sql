@@ -4,7 +4,7 @@
 
    Attributions are Shapley values in the unit of the score of the predicted label (log-odds, or the value of a regression): the baseline and
    all attributions add up to `prediction_value`, but for the approximation error of a network, relative to what the attributions add up to.
-   BigQuery gives none for an imported model, which is said when that is asked. #}
+   BigQuery explains no imported model: there they are sampled, see ml_explain_sampled. #}
 {% macro ml_explain_predict(model, query, top_k_features=5) -%}
     {{ return(adapter.dispatch('ml_explain_predict', 'tapehouse')(model, query, top_k_features)) }}
 {%- endmacro %}
@@ -22,20 +22,12 @@
         {% if active['task'] != 'regression' -%}
             predicted_{{ label }}_probs[1].prob as probability,
         {% endif -%}
-        list_transform(
-            list_sort(
-                list_transform(
-                    explanation_[:-3],
-                    lambda value, place: {'size': abs(value), 'place': -place, 'value': value}
-                ), 'desc'
-            )[:{{ top_k_features }}],
-            lambda part: {'feature': [{{ names | replace("'", "''") | replace('"', "'") }}][-part.place], 'attribution': part.value}
-        ) as top_feature_attributions,
+        {{ ml_top_attributions(active['features'], 'explanation_[:-3]', top_k_features) }} as top_feature_attributions,
         explanation_[-2] as baseline_prediction_value,
         explanation_[-1] as prediction_value,
         {{ safe_divide('abs(list_sum(explanation_[:-2]) - explanation_[-1])', 'abs(explanation_[-1] - explanation_[-2])') }}
             as approximation_error,
-        * exclude (predicted_{{ label }}, explanation_ {{- ', predicted_' ~ label ~ '_probs' if active['task'] != 'regression' }})
+        * exclude (predicted_{{ label }}, explanation_, scores_ {{- ', predicted_' ~ label ~ '_probs' if active['task'] != 'regression' }})
     from (
         select
             *,
@@ -64,11 +56,13 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_explain_predict(model, query, top_k_features) -%}
-    {%- if ml_imported(model) -%}
-        {{- exceptions.raise_compiler_error(
-            model.identifier ~ ' was imported: BigQuery explains no prediction of such a model. ml_global_explain and ml_feature_importance '
-            ~ 'answer out of the registry; single predictions are explained by the warehouse that trained it'
-        ) -}}
+    {%- set imported = ml_imported(model) -%}
+    {%- if imported -%}
+        {%- set means = {} -%}
+        {%- for row in ml_known_rows(model, 'feature_info') -%}{%- do means.update({row[0]: row[3]}) -%}{%- endfor -%}
+        {%- set listed = [] -%}
+        {%- for feature in imported['features'] -%}{%- do listed.append(means.get(feature)) -%}{%- endfor -%}
+        {{- return(ml_explain_sampled(model, query, top_k_features, imported['features'], listed)) -}}
     {%- endif -%}
     select * from ml.explain_predict(model {{ model }}, ({{ query }}), struct({{ top_k_features }} as top_k_features))
 {%- endmacro %}

@@ -21,7 +21,15 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_trial_info(model) -%}
-    {{ default__ml_trial_info(model) if ml_imported(model) else 'select * from ml.trial_info(model ' ~ model ~ ')' }}
+    {%- if ml_imported(model) -%}
+        select
+            trial_id,
+            parse_json(hyperparameters) as hyperparameters,
+            parse_json(hparam_tuning_evaluation_metrics) as hparam_tuning_evaluation_metrics,
+            {{ all_except(['trial_id', 'hyperparameters', 'hparam_tuning_evaluation_metrics']) }}
+        from ({{ default__ml_trial_info(model) }}) as trials_
+    {%- else -%}select * from ml.trial_info(model {{ model }})
+    {%- endif -%}
 {%- endmacro %}
 
 
@@ -30,7 +38,7 @@
 
 {% macro default__ml_feature_info(model) -%}
     {{ ml_recorded(
-        model, 'feature_info', 'input, "min", "max", mean, median, stddev, category_count, null_count, dimension'
+        model, 'feature_info', 'input, min, max, mean, median, stddev, category_count, null_count, dimension'
     ) }}
 {%- endmacro %}
 
@@ -97,21 +105,40 @@
 
 {% macro bigquery__ml_recorded(model, table, columns) -%}
     {%- set types = {
+        'training_info': {
+            'training_run': 'int64', 'iteration': 'int64', 'loss': 'float64', 'eval_loss': 'float64', 'learning_rate': 'float64',
+            'duration_ms': 'int64',
+        },
+        'trials': {
+            'trial_id': 'int64', 'hyperparameters': 'string', 'hparam_tuning_evaluation_metrics': 'string', 'training_loss': 'float64',
+            'eval_loss': 'float64', 'status': 'string', 'error_message': 'string', 'is_optimal': 'bool',
+        },
+        'feature_info': {
+            'input': 'string', 'min': 'float64', 'max': 'float64', 'mean': 'float64', 'median': 'float64', 'stddev': 'float64',
+            'category_count': 'int64', 'null_count': 'int64', 'dimension': 'int64',
+        },
         'feature_importance': {'feature': 'string', 'importance_weight': 'float64', 'importance_gain': 'float64', 'importance_cover': 'float64'},
         'global_explanations': {'class_name': 'string', 'feature': 'string', 'attribution': 'float64'},
         'calibration': {'method': 'string', 'x': 'float64', 'y': 'float64'},
     } -%}
-    {%- if table not in types -%}
-        {{- exceptions.raise_compiler_error(
-            model.identifier ~ ' was imported: BigQuery knows nothing of its ' ~ table ~ '; ask the warehouse that trained it'
-        ) -}}
-    {%- endif -%}
     {%- set fields = [] -%}
     {%- for name, type in types[table].items() -%}{%- do fields.append(name ~ ' ' ~ type) -%}{%- endfor -%}
     {%- set rows = [] -%}
-    {%- for row in ml_imported(model).get(table, []) -%}
+    {%- for row in ml_known_rows(model, table) -%}
         {%- do rows.append('(' ~ tojson(row)[1:-1] ~ ')') -%}
     {%- endfor -%}
     select {{ columns }}
     from unnest(array<struct<{{ fields | join(', ') }}>>[{{ rows | join(', ') }}])
 {%- endmacro %}
+
+
+{# The rows of a table of the registry that came with an imported model. #}
+{% macro ml_known_rows(model, table) %}
+    {%- set imported = ml_imported(model) -%}
+    {%- if table not in imported -%}
+        {{- exceptions.raise_compiler_error(
+            model.identifier ~ ' was imported without its ' ~ table ~ ': take what `tapehouse models export` prints'
+        ) -}}
+    {%- endif -%}
+    {{- return(imported[table]) -}}
+{% endmacro %}
