@@ -21,6 +21,12 @@ RECORDED = {
     "global_explanations": "class_name, feature, attribution",
     "calibration": "method, x, y",
 }
+# As the macro `ml_trial_count` counts them.
+TRIALS = """
+    select count(*)
+    from registry.trials
+    semi join (from registry.models where role <> 'baseline') using (model_name, model_version)
+"""
 
 
 class ExportRefusedError(RuntimeError):
@@ -42,7 +48,7 @@ def describe(connection: duckdb.DuckDBPyConnection, version: lifecycle.Version) 
     dict
         ``version``, ``features`` in the order of the tensor, ``classes`` in the order of the
         probabilities (empty for a regression), ``train_end_at`` and ``validation_end_at`` (UTC),
-        and of each table of `RECORDED` its rows.
+        ``trial_count`` of all models but baselines, and of each table of `RECORDED` its rows.
     """
     facts = version.facts
     found: dict[str, Any] = {
@@ -51,6 +57,7 @@ def describe(connection: duckdb.DuckDBPyConnection, version: lifecycle.Version) 
         "classes": list(facts["classes"] or ()),
         "train_end_at": _instant(facts["train_end_at"]),
         "validation_end_at": _instant(facts["validation_end_at"]),
+        "trial_count": connection.execute(TRIALS).fetchall()[0][0],
     }
     for table, columns in RECORDED.items():
         rows = connection.execute(

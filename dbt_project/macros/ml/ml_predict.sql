@@ -265,7 +265,7 @@
 
 
 {# How many models were tried, as the registry counts them: every trial of every search, baselines left out. BigQuery ML keeps no
-   history: there it is NUM_TRIALS of one model. #}
+   history: there it is what was counted when the model was exported, or NUM_TRIALS of one that was trained there. #}
 {% macro ml_trial_count(model) %}{{ return(adapter.dispatch('ml_trial_count', 'tapehouse')(model)) }}{% endmacro %}
 
 {% macro default__ml_trial_count(model) -%}
@@ -283,7 +283,9 @@
     )
 {%- endmacro %}
 
-{% macro bigquery__ml_trial_count(model) %}{{ ml_option(model, 'num_trials', 1) }}{% endmacro %}
+{% macro bigquery__ml_trial_count(model) %}
+    {{- (ml_imported(model) or {}).get('trial_count') or ml_option(model, 'num_trials', 1) -}}
+{% endmacro %}
 
 
 {# What a model said of bars that it had not learned from, by its key columns and `prediction`, the probability that the label is true: that of

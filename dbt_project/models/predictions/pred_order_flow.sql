@@ -1,6 +1,6 @@
 {# Probabilities of ml_order_flow after the end of its training, each written once per model version. #}
 
-{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
+{{ config(materialized='incremental', full_refresh=false) }}
 
 {% set dataset = ref('ds_order_flow') %}
 

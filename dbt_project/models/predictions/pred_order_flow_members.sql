@@ -1,6 +1,6 @@
 {# Probabilities of the other models of the question of ml_order_flow, each written once per model version. #}
 
-{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
+{{ config(materialized='incremental', full_refresh=false) }}
 
 {% set dataset = ref('ds_order_flow') %}
 

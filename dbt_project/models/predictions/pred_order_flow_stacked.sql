@@ -1,6 +1,6 @@
 {# Probabilities of ml_order_flow_stacked over those of its members, each written once per model version. #}
 
-{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
+{{ config(materialized='incremental', full_refresh=false) }}
 
 {% set dataset = ref('ds_order_flow') %}
 {% set key = 'exchange, market, symbol, interval_minutes, opened_at' %}

@@ -1,6 +1,6 @@
 {# The threshold of each model version, chosen once: the best net of costs on its validation part, or none. #}
 
-{{ config(materialized='incremental', incremental_strategy='append', full_refresh=false) }}
+{{ config(materialized='incremental', full_refresh=false) }}
 
 {% set minimum_signals = 50 %}
 
