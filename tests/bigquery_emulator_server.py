@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,8 @@ def correct() -> None:
     """Undo things that the emulator gets wrong: see tests/bigquery_differences.py."""
     from bqemulator.domain.result import Ok
     from bqemulator.sql import inner_query, translator
+    from sqlglot import exp
+    from sqlglot.dialects.duckdb import DuckDB
 
     translate = translator.SQLTranslator.translate
 
@@ -35,6 +38,17 @@ def correct() -> None:
         return Ok(re.sub(r"\bDECIMAL\b(\(18, 3\)|(?!\())", "DECIMAL(38, 9)", duckdb_sql))
 
     translator.SQLTranslator.translate = translate_rightly
+
+    def between_brackets(operator: str) -> Callable[[Any, Any], str]:
+        def write(generator: Any, node: Any) -> str:
+            left, right = (generator.sql(side) for side in (node.this, node.expression))
+            return f"(({left}) {operator} ({right}))"
+
+        return write
+
+    # Written without their own brackets they lose them inside of a product.
+    DuckDB.Generator.TRANSFORMS[exp.Mod] = between_brackets("%")
+    DuckDB.Generator.TRANSFORMS[exp.IntDiv] = between_brackets("//")
     # Views are DuckDB's own too: no need to write a statement anew with their text in it.
     inner_query.rewrite_for_row_access = lambda sql, **_: sql
 

@@ -48,22 +48,27 @@ def land_in_bigquery(settings: Settings, tables: dict[str, pa.Table]) -> None:
     cloud.create_raw_tables()
     for name, rows in tables.items():
         if rows.num_rows:
-            schema = cloud.client.get_table(cloud.raw(name)).schema
-            file = io.BytesIO()
-            pyarrow.parquet.write_table(rows, file)
-            file.seek(0)
-            config = bigquery.LoadJobConfig(source_format="PARQUET", schema=schema)
-            cloud.client.load_table_from_file(file, cloud.raw(name), job_config=config).result()
+            load(cloud, cloud.raw(name), rows)
 
 
-def dbt(target: str, settings: Settings, *arguments: str) -> str:
+def load(cloud: BigQuery, table: str, rows: pa.Table) -> None:
+    """Append rows to a table that is there."""
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(rows, file)
+    file.seek(0)
+    schema = cloud.client.get_table(table).schema
+    config = bigquery.LoadJobConfig(source_format="PARQUET", schema=schema)
+    cloud.client.load_table_from_file(file, table, job_config=config).result()
+
+
+def dbt(target: str, settings: Settings, *arguments: str, **variables: Any) -> str:
     """Run dbt on a warehouse."""
     working = settings.database.parent / f"dbt-{target}"
     environment = {"TAPEHOUSE_DATABASE": str(settings.database)}
     done = subprocess.run(
         [
             *(str(Path(sys.executable).parent / "dbt"), "--quiet", *arguments),
-            *("--target", target, "--vars", json.dumps(VARIABLES)),
+            *("--target", target, "--vars", json.dumps(VARIABLES | variables)),
             *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
             *("--target-path", str(working), "--log-path", str(working)),
         ],
