@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from ml import lifecycle, onnx_export
+from ml import gates, onnx_export
+from ml.versions import Version
 
 if TYPE_CHECKING:
     from google.cloud import storage
@@ -33,7 +34,7 @@ class ExportRefusedError(RuntimeError):
     """A version may not be exported, or its file could not be stored."""
 
 
-def describe(connection: duckdb.DuckDBPyConnection, version: lifecycle.Version) -> dict[str, Any]:
+def describe(connection: duckdb.DuckDBPyConnection, version: Version) -> dict[str, Any]:
     """Return what dbt needs to know of a version that BigQuery imports, as JSON.
 
     Parameters
@@ -41,7 +42,7 @@ def describe(connection: duckdb.DuckDBPyConnection, version: lifecycle.Version) 
     connection : duckdb.DuckDBPyConnection
         The warehouse.
     version : Version
-        From `lifecycle.find`.
+        From `versions.find`.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def describe(connection: duckdb.DuckDBPyConnection, version: lifecycle.Version) 
     return found
 
 
-def check(connection: duckdb.DuckDBPyConnection, version: lifecycle.Version) -> bytes:
+def check(connection: duckdb.DuckDBPyConnection, version: Version) -> bytes:
     """Return the ONNX file of a version that BigQuery can import and that is what was trained.
 
     Raises
@@ -80,7 +81,7 @@ def check(connection: duckdb.DuckDBPyConnection, version: lifecycle.Version) -> 
     """
     import onnx
 
-    gate = lifecycle.whole(connection, version)
+    gate = gates.whole(connection, version)
     if not gate.is_passed:
         raise ExportRefusedError(f"{version.name} {version.version}: {gate.name}: {gate.finding}")
     row = connection.execute(

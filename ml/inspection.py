@@ -6,8 +6,9 @@ import duckdb
 import numpy as np
 
 from ml import calibration
-from ml.data import Data, in_threads
+from ml.data import Data
 from ml.explanation import Explainer
+from ml.rows import in_threads
 from ml.trainers import Float32, Float64
 
 Figures = list[float | int | None]

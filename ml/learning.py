@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import duckdb
 
 from ml import inspection, search, transform, walk_forward, weights
-from ml.data import Data, Rows, fetch
+from ml.data import Data
 from ml.options import Options
+from ml.rows import Rows, fetch
 from ml.settings import Settings
 from ml.trainers import Fitted, Part, TrainingError
 

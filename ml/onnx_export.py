@@ -7,9 +7,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from ml.onnx_model import INPUT, assemble
+from ml.onnx_graph import Graph, assemble
+from ml.onnx_model import INPUT
 from ml.trainers import Dense, Task
-from ml.transform import MATRIX, Graph, Transform
+from ml.transform import MATRIX, Transform
 from ml.trees import Trees
 
 # What BigQuery ML imports: ONNX Runtime 1.12, tensors only.

@@ -1,61 +1,14 @@
 """Models as ONNX: put together, loaded and run, the same way inside DuckDB and in serving."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 INPUT = "features"
-# What BigQuery ML imports (ONNX Runtime 1.12) is at most opset 17, ai.onnx.ml 3 and IR 8.
-OPSETS = {"": 15, "ai.onnx.ml": 3}
-IR_VERSION = 8
 REGISTER_ROWS = 16
-
-
-def assemble(
-    nodes: Sequence[Any],
-    constants: Sequence[Any],
-    *,
-    inputs: int,
-    outputs: Mapping[str, tuple[int, int | None]],
-) -> Any:
-    """Return a model of one float32 tensor ``features`` of shape (n, inputs).
-
-    Parameters
-    ----------
-    nodes, constants : sequence
-        ONNX's protocol buffers.
-    inputs : int
-        Number of features.
-    outputs : Mapping
-        From an output's name to its element type and its number of columns, None of a vector.
-    """
-    # onnx takes long to import, and serving only loads and runs.
-    from onnx import TensorProto, helper
-
-    shapes: dict[str, list[str | int]] = {
-        name: ["rows"] if columns is None else ["rows", columns]
-        for name, (_, columns) in outputs.items()
-    }
-    graph = helper.make_graph(
-        list(nodes),
-        "tapehouse",
-        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["rows", inputs])],
-        [
-            helper.make_tensor_value_info(name, kind, shapes[name])
-            for name, (kind, _) in outputs.items()
-        ],
-        list(constants),
-    )
-    return helper.make_model(
-        graph,
-        opset_imports=[helper.make_opsetid(domain, opset) for domain, opset in OPSETS.items()],
-        ir_version=IR_VERSION,
-        producer_name="tapehouse",
-    )
 
 
 def load(path: Path, *, providers: Sequence[str] = ()) -> onnxruntime.InferenceSession:

@@ -10,8 +10,10 @@ import numpy as np
 import optuna
 
 from ml import metrics
-from ml.options import ENGINES, Options, Search, Space, defaults
+from ml.options import Options
+from ml.search_options import Search
 from ml.trainers import Fitted, Float64, Part, Task, TrainingError, trainer
+from ml.vocabulary import ENGINES, Space, defaults
 
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "VIZIER_DEFAULT": lambda seed: optuna.samplers.TPESampler(seed=seed),

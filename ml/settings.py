@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from ml.options import OptionError
+from ml.vocabulary import OptionError
 
 ROLES = ("signal", "member", "baseline")
 PROMOTIONS = ("automatic", "manual")

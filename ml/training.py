@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
-import pyarrow
 
 from ml import (
     composition,
@@ -19,8 +18,8 @@ from ml import (
     onnx_export,
     onnx_model,
     options,
+    records,
     registry,
-    search,
     settings,
     transform,
     trees,
@@ -134,18 +133,18 @@ def train(
         "origins": [position + 1 for position in transformed.origins] if transformed else None,
         "parity_sample": sample,
     }
-    is_new = _register(connection, row)
+    is_new = records.write_model(connection, row)
     key = (name, sha256[:16])
-    _register_trials(connection, key, learned.trials, learned.best)
+    records.write_trials(connection, key, learned.trials, learned.best)
     if is_new:
         origins = transformed.origins if transformed else range(len(data.features))
-        _register_rounds(connection, key, fitted, chosen.options.get("learn_rate"))
+        records.write_rounds(connection, key, fitted, chosen.options.get("learn_rate"))
         if isinstance(fitted.body, trees.Trees):
-            _register_importance(connection, key, fitted.body, data.features, origins)
+            records.write_importance(connection, key, fitted.body, data.features, origins)
             body = fitted.body
             if transformed is not None:
                 body = composition.over_features(body, transformed.columns)
-            _register_trees(connection, key[1], body)
+            records.write_trees(connection, key[1], body)
         walk_forward.register(connection, *key, data, folds)
         explain = explanation.explainer(
             chosen.engine,
@@ -228,124 +227,3 @@ def _check_parity(exported: Float64, trained: Float64) -> None:
             f"the ONNX model differs from the trained one by {difference:.1e} on "
             f"{len(trained):,} rows; at most {PARITY_TOLERANCE * largest:.0e} is allowed"
         )
-
-
-def _register(connection: duckdb.DuckDBPyConnection, row: Mapping[str, Any]) -> bool:
-    """Write the model's row; returns whether its version is new."""
-    key = [row["model_name"], row["model_version"]]
-    known = connection.execute(
-        "select 1 from registry.models where model_name = ? and model_version = ?", key
-    ).fetchall()
-    columns = ", ".join(row)
-    values = ", ".join(f"${column}" for column in row)
-    connection.execute(
-        f"insert into registry.models ({columns}, registered_at) "
-        f"values ({values}, get_current_timestamp() at time zone 'UTC')",
-        dict(row),
-    )
-    return not known
-
-
-def _register_rounds(
-    connection: duckdb.DuckDBPyConnection,
-    key: tuple[str, str],
-    fitted: Fitted,
-    learning_rate: float | None,
-) -> None:
-    connection.executemany(
-        "insert into registry.training_info values (?, ?, 0, ?, ?, ?, ?, ?)",
-        [
-            [*key, number, done.loss, done.eval_loss, learning_rate, done.milliseconds]
-            for number, done in enumerate(fitted.rounds, start=1)
-        ],
-    )
-
-
-def _register_trials(
-    connection: duckdb.DuckDBPyConnection,
-    key: tuple[str, str],
-    trials: Sequence[search.Trial],
-    best: int,
-) -> None:
-    """Write the trials that are new: another search may have ended at the same version before."""
-    rows = [
-        [
-            *(json.dumps(trial.hyperparameters), json.dumps(trial.metrics)),
-            *(trial.training_loss, trial.eval_loss),
-            *("FAILED" if trial.error else "SUCCEEDED", trial.error, number == best),
-        ]
-        for number, trial in enumerate(trials)
-    ]
-    known = connection.execute(
-        "select * exclude (model_name, model_version, trial_id) from registry.trials "
-        "where model_name = ? and model_version = ?",
-        key,
-    ).fetchall()
-    new = [row for row in rows if tuple(row) not in known]
-    if new:
-        connection.executemany(
-            "insert into registry.trials values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [[*key, number, *row] for number, row in enumerate(new, start=len(known) + 1)],
-        )
-
-
-def _register_importance(
-    connection: duckdb.DuckDBPyConnection,
-    key: tuple[str, str],
-    body: trees.Trees,
-    features: Sequence[str],
-    origins: Sequence[int],
-) -> None:
-    """Write the importance of each feature: of its columns, splits added and means weighted."""
-    columns = trees.importance(body, len(origins))
-    rows = []
-    for position, feature in enumerate(features):
-        own = [
-            column for column, origin in zip(columns, origins, strict=True) if origin == position
-        ]
-        splits = sum(weight for weight, _, _ in own)
-        rows.append(
-            [
-                *(*key, feature, splits),
-                sum(weight * gain for weight, gain, _ in own) / max(splits, 1),
-                sum(weight * cover for weight, _, cover in own) / max(splits, 1),
-            ]
-        )
-    connection.executemany(
-        "insert into registry.feature_importance values (?, ?, ?, ?, ?, ?)", rows
-    )
-
-
-def _register_trees(connection: duckdb.DuckDBPyConnection, version: str, body: trees.Trees) -> None:
-    leaf = body.is_leaf
-    nodes = pyarrow.table(
-        {
-            "model_version": [version] * len(leaf),
-            "tree": body.tree,
-            "node": body.node,
-            "feature": pyarrow.array(body.feature + 1, mask=leaf),
-            "threshold": pyarrow.array(body.threshold, mask=leaf),
-            "is_missing_true": pyarrow.array(body.is_missing_true, mask=leaf),
-            "true_node": pyarrow.array(body.true_node, mask=leaf),
-            "false_node": pyarrow.array(body.false_node, mask=leaf),
-            "output": body.output,
-            "value": pyarrow.array(body.value, mask=~leaf),
-        }
-    )
-    base = pyarrow.table(
-        {
-            "model_version": [version] * len(body.base),
-            "tree": [-1] * len(body.base),
-            "node": [0] * len(body.base),
-            "output": np.arange(len(body.base)),
-            "value": body.base,
-        }
-    )
-    for rows in (nodes, base):
-        connection.register("tree_nodes_", rows)
-        connection.execute(
-            "insert into registry.tree_nodes by name select distinct tree_nodes_.* "
-            "from tree_nodes_ "
-            "anti join registry.tree_nodes using (model_version, tree, node, output)"
-        )
-        connection.unregister("tree_nodes_")

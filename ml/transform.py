@@ -7,17 +7,17 @@ exported, so the model sees the same numbers to the last bit wherever it runs.
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
 from ml import onnx_model
 from ml.composition import Column, Flag, Scaled
-from ml.options import OptionError
+from ml.onnx_graph import Graph, assemble
+from ml.vocabulary import OptionError
 
 MATRIX = "matrix"
 # More categories than this in one column are a mistake rather than a category.
@@ -34,27 +34,6 @@ FUNCTIONS = {
 }
 
 Float32 = npt.NDArray[np.float32]
-
-
-@dataclass
-class Graph:
-    """An ONNX graph in the making."""
-
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    constants: list[onnx.TensorProto] = field(default_factory=list)
-
-    def constant(self, value: npt.NDArray[Any]) -> str:
-        """Add a constant and return its name."""
-        name = f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def node(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
-        """Add a node of one output and return the output's name."""
-        name = output or f"{kind.lower()}_{len(self.nodes)}"
-        domain = attributes.pop("domain", None)
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
-        return name
 
 
 @dataclass(frozen=True)
@@ -181,7 +160,7 @@ def fit(
     parts = [_scale_all(graph, scaled)] if scaled else []
     graph.node("Concat", *parts, *flagged, axis=1, output=MATRIX)
     columns: tuple[Column, ...] = (*scaled, *flags)
-    model = onnx_model.assemble(
+    model = assemble(
         graph.nodes,
         graph.constants,
         inputs=len(features),

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow
 
 from ml import metrics, transform, weights
-from ml.data import Data, fetch
+from ml.data import Data
 from ml.options import Options
+from ml.rows import fetch
 from ml.search import Chosen
 from ml.settings import Settings
 from ml.trainers import Float64, Part, TrainingError, trainer

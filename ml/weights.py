@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from ml.data import Rows
 from ml.options import Options
+from ml.rows import Rows
 from ml.settings import Settings
 from ml.trainers import Float64, Task, TrainingError
 

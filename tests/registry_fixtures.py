@@ -9,7 +9,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from ingest import warehouse
-from ml import onnx_model, registry
+from ml import onnx_graph, onnx_model, registry
 
 WHEN = datetime(2024, 1, 1)
 
@@ -32,7 +32,7 @@ def logistic(weights: Sequence[float]) -> bytes:
         helper.make_node("Concat", ["false", "true"], ["probabilities"], axis=1),
     ]
     outputs = {"probabilities": (TensorProto.DOUBLE, 2)}
-    model = onnx_model.assemble(nodes, constants, inputs=len(weights), outputs=outputs)
+    model = onnx_graph.assemble(nodes, constants, inputs=len(weights), outputs=outputs)
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -9,7 +9,7 @@ import pytest
 from bigquery_ml_fixtures import compiled, write_project
 from bigquery_project import analysed
 
-from ml import onnx_export, options
+from ml import onnx_export, vocabulary
 from ml.trainers import Dense, Task
 from ml.transform import FUNCTIONS
 
@@ -61,7 +61,7 @@ WIDE = ", ".join(
 
 
 def label_of(model_type: str) -> str:
-    return "is_up_5" if options.is_classifier(model_type) else "return_5"
+    return "is_up_5" if vocabulary.is_classifier(model_type) else "return_5"
 
 
 def configured(query: str, **settings: Any) -> str:
@@ -74,7 +74,7 @@ def configured(query: str, **settings: Any) -> str:
 def every_option(model_type: str) -> dict[str, Any]:
     """Return every option of a type that is trained here, with its default."""
     return {
-        name: value for name, value in options.defaults(model_type).items() if value is not None
+        name: value for name, value in vocabulary.defaults(model_type).items() if value is not None
     }
 
 
@@ -95,7 +95,7 @@ MODELS = {
             input_label_cols=[label_of(model_type)],
             **every_option(model_type),
         )
-        for model_type in options.TYPES
+        for model_type in vocabulary.TYPES
     },
     "ml_searched": configured(
         QUERY.format(label="is_up_5"),

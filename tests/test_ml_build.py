@@ -13,12 +13,12 @@ from dbt_fixtures import PROJECT, ROOT, run_dbt
 from ml_fixtures import SMALL_MODELS, write_dataset
 from sklearn.metrics import log_loss, mean_squared_error, r2_score, roc_auc_score
 
-from ml import options
+from ml import vocabulary
 
 MODELS = {
     f"ml_{model_type}_{engine or 'any'}".lower(): (model_type, engine)
-    for model_type in options.TYPES
-    for engine in options.ENGINES.get(model_type, (None,))
+    for model_type in vocabulary.TYPES
+    for engine in vocabulary.ENGINES.get(model_type, (None,))
 }
 # Bars of five minutes of two symbols of 2025; features end with the bar, the label five bars on.
 RECORDED = """
@@ -59,7 +59,7 @@ def project() -> Path:
     (found / "dbt_project.yml").write_text(yaml.safe_dump(kept | own))
     for name, (model_type, engine) in MODELS.items():
         label, other = "is_up", "moved"
-        if not options.is_classifier(model_type):
+        if not vocabulary.is_classifier(model_type):
             label, other = other, label
         config = {
             "materialized": "ml_model",
@@ -111,7 +111,7 @@ def told(request: pytest.FixtureRequest, market: tuple[str, Path]) -> dict[str, 
     with duckdb.connect(str(market[1]), read_only=True) as connection:
         return {
             "market": market[0],
-            "is_classifier": options.is_classifier(MODELS[name][0]),
+            "is_classifier": vocabulary.is_classifier(MODELS[name][0]),
             "registered": connection.execute(f"from {name}").df(),
             "predicted": connection.execute(f"from predict_{name} order by symbol, opened_at").df(),
             "evaluated": connection.execute(f"from evaluate_{name}").df().iloc[0],

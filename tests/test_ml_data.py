@@ -6,7 +6,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from ml import data, inspection
+from ml import data, inspection, rows
 from ml.trainers import Task
 
 ROWS = 60_000
@@ -42,7 +42,7 @@ def test_rows_come_in_the_order_of_their_hash_whole_and_with_their_own_keys(
     database: Path, described: data.Data
 ) -> None:
     with duckdb.connect(str(database)) as connection:
-        found = data.fetch(
+        found = rows.fetch(
             connection, described, "label_value < 2", with_times=True, with_keys=True
         )
         expected = connection.execute(
@@ -62,10 +62,10 @@ def test_what_was_read_does_not_stay_in_memory_and_the_limit_does(
     held = "select sum(memory_usage_bytes) from duckdb_memory() where tag = 'BASE_TABLE'"
     found = {}
     for bound in (1_000_000, 10**12):
-        monkeypatch.setattr(data, "CACHE_BYTES", bound)
-        monkeypatch.setattr(data, "BATCH_ROWS", 2_000)
+        monkeypatch.setattr(rows, "CACHE_BYTES", bound)
+        monkeypatch.setattr(rows, "BATCH_ROWS", 2_000)
         with duckdb.connect(str(database), config={"memory_limit": "1GiB"}) as connection:
-            data.fetch(connection, described, "true")
+            rows.fetch(connection, described, "true")
             ((found[bound],),) = connection.execute(held).fetchall()
             limit = connection.execute("select current_setting('memory_limit')").fetchall()
         assert limit == [("1.0 GiB",)]
@@ -74,7 +74,7 @@ def test_what_was_read_does_not_stay_in_memory_and_the_limit_does(
 
 def test_statistics_of_columns_are_those_of_sql(database: Path, described: data.Data) -> None:
     with duckdb.connect(str(database)) as connection:
-        rows = data.fetch(connection, described, "true")
+        fetched = rows.fetch(connection, described, "true")
         expected = connection.execute(
             """
             select min(x), max(x), avg(x), median(x), stddev_samp(x), count(*) - count(x)
@@ -85,7 +85,7 @@ def test_statistics_of_columns_are_those_of_sql(database: Path, described: data.
             group by input order by substr(input, 2)::integer
             """
         ).fetchall()
-    found = inspection.statistics(rows.features)
+    found = inspection.statistics(fetched.features)
     assert [figures == pytest.approx(list(row), rel=1e-9) for figures, row in
         zip(found, expected, strict=True)] == [True] * len(FEATURES)  # fmt: skip
     assert inspection.statistics(np.full((3, 1), np.nan, dtype=np.float32)) == [[None] * 5 + [3]]

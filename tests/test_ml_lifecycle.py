@@ -12,7 +12,8 @@ from ml_fixtures import warehouse_of
 from test_ml_types import train
 from typer.testing import CliRunner
 
-from ml import lifecycle, registry
+from ml import gates, registry
+from ml import versions as registered
 from ml.plugin import create_functions
 from orchestration.cli import app
 
@@ -61,7 +62,7 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def versions(database: Path, name: str = "ml_test") -> list[tuple[str, str]]:
     with duckdb.connect(str(database), read_only=True) as connection:
-        return [(entry.version, entry.stage) for entry in lifecycle.versions(connection, name)]
+        return [(entry.version, entry.stage) for entry in registered.versions(connection, name)]
 
 
 def change(database: Path, sql: str) -> None:
@@ -152,7 +153,7 @@ def test_a_model_no_better_than_a_guess_is_barred(database: Path) -> None:
         create_functions(connection, database=database)
         label = "hash(opened_at::varchar || symbol) % 2 = 0"
         train(connection, "ml_luck", "LOGISTIC_REG", label, settings=MANUAL)
-        area = lifecycle.find(connection, "ml_luck").metrics["roc_auc"]
+        area = registered.find(connection, "ml_luck").metrics["roc_auc"]
         connection.execute(
             "update registry.models set metrics = replace(metrics::varchar, ?, '0.5') "
             "where model_name = 'ml_luck'",
@@ -242,12 +243,12 @@ def test_a_registry_from_before_stages_is_brought_up(database: Path, tmp_path: P
             "select model_version from registry.models order by registered_at desc limit 1"
         ).fetchall()[0][0]
         assert [model.version for model in registry.active_models(connection)] == [newest]
-        entries = lifecycle.versions(connection, "ml_test")
+        entries = registered.versions(connection, "ml_test")
         assert [(entry.stage, entry.facts["role"]) for entry in entries] == [
             ("champion", "signal"),
             ("retired", "signal"),
         ]
-        assert all(gate.is_passed for gate in lifecycle.gates(connection, entries[0]))
+        assert all(gate.is_passed for gate in gates.gates(connection, entries[0]))
         create_functions(connection, database=older)
         found = connection.execute(
             "select tapehouse_predict(?, [0, 0, 0, 0, 0]::float[])", [newest]
@@ -259,6 +260,6 @@ def test_metrics_of_a_registry_from_before_stages_are_read() -> None:
     facts = {
         "metrics": json.dumps({"iterations": 3, "log_loss": {"train": 0.5, "validation": 0.6}})
     }
-    entry = lifecycle.Version("m", "v", "champion", "", None, None, facts)
+    entry = registered.Version("m", "v", "champion", "", None, None, facts)
     assert entry.validation_loss == 0.6
     assert entry.metrics == {}

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from ml import onnx_export, onnx_model, options, trees
+from ml import onnx_export, onnx_model, trees, vocabulary
 from ml.trainers import Fitted, Part, Task, lightgbm_trees
 
 ROWS = 20_000
 BINARY = Task("binary", ("false", "true"))
-OPTIONS = options.defaults("BOOSTED_TREE_CLASSIFIER") | {
+OPTIONS = vocabulary.defaults("BOOSTED_TREE_CLASSIFIER") | {
     "max_iterations": 60,
     "learn_rate": 0.1,
     "early_stop": False,

@@ -15,16 +15,18 @@ from ml_fixtures import SMALL_MODELS, warehouse_of
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
 
-from ml import options
+from ml import options, vocabulary
 
 FEATURES = ["flow", "noise_0", "noise_1", "noise_2", "noise_3"]
 KEYS = ["exchange", "market", "symbol", "interval_minutes", "opened_at"]
 CLASSES = "case when abs(return_5) < 1e-3 then 'flat' when return_5 > 0 then 'up' else 'down' end"
 KINDS = [
     (model_type, engine, label)
-    for model_type in options.TYPES
-    for engine in options.ENGINES.get(model_type, (None,))
-    for label in (["is_up_5", CLASSES] if options.is_classifier(model_type) else ["1e4 * return_5"])
+    for model_type in vocabulary.TYPES
+    for engine in vocabulary.ENGINES.get(model_type, (None,))
+    for label in (
+        ["is_up_5", CLASSES] if vocabulary.is_classifier(model_type) else ["1e4 * return_5"]
+    )
 ]
 
 
@@ -106,7 +108,7 @@ def test_a_planted_edge_is_found_where_there_is_one(
         settings = {"engine": engine} if engine else {}
         train(connection, name, model_type, label, settings=settings, **SMALL_MODELS[model_type])
         found[market] = metrics(connection, name)
-    if options.is_classifier(model_type):
+    if vocabulary.is_classifier(model_type):
         floor, ceiling = (0.65, 0.55) if label == "is_up_5" else (0.6, 0.55)
         assert found["edge"]["roc_auc"] > floor
         assert found["null"]["roc_auc"] < ceiling
@@ -266,19 +268,19 @@ def test_a_wrong_option_fails_with_what_would_be_right(
     refused(edge, message, model_type, **given)
 
 
-@pytest.mark.parametrize("model_type", options.TYPES)
+@pytest.mark.parametrize("model_type", vocabulary.TYPES)
 def test_an_unknown_option_fails_with_all_that_the_type_has(model_type: str) -> None:
     given = {name: ["y"] for name in options.REQUIRED} | {
         "model_type": model_type,
         "data_split_method": "custom",
         "num_tries": 3,
     }
-    with pytest.raises(options.OptionError, match="unknown option num_tries") as refusal:
+    with pytest.raises(vocabulary.OptionError, match="unknown option num_tries") as refusal:
         options.parse(given)
     known = str(refusal.value).split(f"options of {model_type} are ")[1].split(", ")
     weights = {"class_weights", "auto_class_weights"}
-    assert {*options.TYPES[model_type], *options.REQUIRED, "num_trials"} <= set(known)
-    assert (weights <= set(known)) == options.is_classifier(model_type)
+    assert {*vocabulary.TYPES[model_type], *options.REQUIRED, "num_trials"} <= set(known)
+    assert (weights <= set(known)) == vocabulary.is_classifier(model_type)
 
 
 def test_what_catboost_has_no_word_for_is_refused_and_not_searched() -> None:
@@ -288,7 +290,7 @@ def test_what_catboost_has_no_word_for_is_refused_and_not_searched() -> None:
     }
     for name, value in (("min_rel_progress", 0.01), ("l1_reg", 1)):
         message = f"engine catboost has no {name}; .* it has colsample_bytree, .*learn_rate"
-        with pytest.raises(options.OptionError, match=message):
+        with pytest.raises(vocabulary.OptionError, match=message):
             options.parse(base | {name: value}, engine="catboost")
     search = options.parse(base | {"num_trials": 3}, engine="catboost").search
     assert search is not None

@@ -22,13 +22,13 @@ def list_versions(
 
     Exit code 0: listed. 1: there is no warehouse, no registry or no such model.
     """
-    from ml import lifecycle
+    from ml import versions as registered
     from orchestration.commands.tables import print_rows
 
     with _reading() as connection:
         if name is not None:
-            lifecycle.find(connection, name)
-        versions = lifecycle.versions(connection, name)
+            registered.find(connection, name)
+        versions = registered.versions(connection, name)
     print_rows(
         ["model", "version", "stage", "type", "loss", "rows", "train end (UTC)", "trained (UTC)"],
         [
@@ -36,8 +36,8 @@ def list_versions(
                 *(entry.name, entry.version, entry.stage, entry.facts["model_type"]),
                 f"{entry.validation_loss:.6g}" if entry.validation_loss is not None else "",
                 f"{entry.facts['train_rows']:,}",
-                lifecycle.minute(entry.facts["train_end_at"]),
-                lifecycle.minute(entry.registered_at),
+                registered.minute(entry.facts["train_end_at"]),
+                registered.minute(entry.registered_at),
             ]
             for entry in versions
         ],
@@ -55,15 +55,16 @@ def show(
 
     Exit code 0: shown. 1: there is no warehouse, no registry or no such version.
     """
-    from ml import lifecycle
+    from ml import gates
+    from ml import versions as registered
     from orchestration.commands.tables import print_rows
 
     with _reading() as connection:
-        entry = lifecycle.find(connection, name, version)
-        history = lifecycle.history(connection, entry)
-        folds = lifecycle.folds(connection, entry)
-        judged = lifecycle.gates(connection, entry)
-    print_rows(["fact", "value"], lifecycle.described(entry))
+        entry = registered.find(connection, name, version)
+        history = registered.history(connection, entry)
+        folds = registered.folds(connection, entry)
+        judged = gates.gates(connection, entry)
+    print_rows(["fact", "value"], registered.described(entry))
     print_rows(["stage", "since (UTC)", "reason"], history)
     if folds:
         print_rows(["fold", "from (UTC)", "to (UTC)", "rows", "metrics"], folds)
@@ -80,19 +81,19 @@ def compare(
     Exit code 0: compared. 1: there is no warehouse, no registry or no such version.
     2: more than two versions were named.
     """
-    from ml import lifecycle
+    from ml import versions as registered
     from orchestration.commands.tables import print_rows
 
     if len(versions) > 2:
         raise typer.BadParameter("one or two versions are expected", param_hint="VERSIONS")
     with _reading() as connection:
-        one = lifecycle.find(connection, name, versions[1] if len(versions) == 2 else None)
-        other = lifecycle.find(connection, name, versions[0])
+        one = registered.find(connection, name, versions[1] if len(versions) == 2 else None)
+        other = registered.find(connection, name, versions[0])
     if len(versions) == 2:
         one, other = other, one
     print_rows(
         ["", f"{one.version} ({one.stage})", f"{other.version} ({other.stage})"],
-        [list(row) for row in lifecycle.differences(one, other)],
+        [list(row) for row in registered.differences(one, other)],
     )
 
 
@@ -114,6 +115,7 @@ def promote(
     not understood.
     """
     from ml import lifecycle
+    from ml import versions as registered
     from orchestration.commands.tables import print_rows
 
     if stage not in lifecycle.STAGES:
@@ -123,7 +125,7 @@ def promote(
     if force and reason == "promoted by hand":
         raise typer.BadParameter("--force needs a --reason", param_hint="--force")
     with _reading() as connection:
-        entry = lifecycle.find(connection, name, version)
+        entry = registered.find(connection, name, version)
     with _writing() as connection:
         judged = lifecycle.move(connection, entry, stage, reason=reason, is_forced=force)
     if judged:
@@ -138,9 +140,10 @@ def rollback(name: Name, reason: Reason = "rolled back by hand") -> None:
     Exit code 0: done. 1: there was none, or no such model.
     """
     from ml import lifecycle
+    from ml import versions as registered
 
     with _reading() as connection:
-        lifecycle.find(connection, name)
+        registered.find(connection, name)
     with _writing() as connection:
         entry = lifecycle.rollback(connection, name, reason=reason)
     typer.echo(f"{name} {entry.version} is champion again")
@@ -163,12 +166,13 @@ def export(
     Exit code 0: uploaded. 1: a check did not pass, there is no such version, or Cloud Storage
     refused. 2: the command was not understood.
     """
-    from ml import cloud_model, lifecycle
+    from ml import cloud_model
+    from ml import versions as registered
 
     if version is not None and len(names) > 1:
         raise typer.BadParameter("one model has the version", param_hint="--version")
     with _reading() as connection:
-        entries = [lifecycle.find(connection, name, version) for name in names]
+        entries = [registered.find(connection, name, version) for name in names]
         files = [cloud_model.check(connection, entry) for entry in entries]
         facts = [cloud_model.describe(connection, entry) for entry in entries]
     client = cloud_model.client()
