@@ -261,7 +261,7 @@
     {%- if temporary and is_refreshed(model) and '9999' in changed_from() -%}
         create temporary table {{ relation.include(database=false, schema=false) }} as select * from {{ this }} limit 0
     {%- else -%}
-        {{ create_in_slices(temporary, relation, compiled_code)
+        {{ (create_in_slices(temporary, relation, compiled_code) if is_refreshed(model))
             or dbt.duckdb__create_table_as(temporary, relation, compiled_code, language, partitioned_by, sorted_by) }}
     {%- endif -%}
 {%- endmacro %}

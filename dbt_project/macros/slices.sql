@@ -26,7 +26,7 @@
 {% macro bounds_of_slices(changed) %}
     {%- set tables = bars_read(model) -%}
     {%- set bounds = [] -%}
-    {%- if is_refreshed(model) and tables and model.config.event_time == 'opened_at' and model.config.meta.moved_back_by != 'last_bar_before' -%}
+    {%- if tables and model.config.event_time == 'opened_at' and model.config.meta.moved_back_by != 'last_bar_before' -%}
         {%- set found = run_query(
             'select count(*), min(opened_at), max(opened_at) from ' ~ graph.nodes['model.tapehouse.' ~ tables[0]].relation_name
             ~ ' where opened_at >= ' ~ changed
