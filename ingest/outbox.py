@@ -31,6 +31,7 @@ SCHEMAS = {
             ("is_late", pa.bool_()),
             ("heard_at", _INSTANT),
             ("served_at", _INSTANT),
+            ("probabilities", pa.string()),
         ]
     ),
     "served_features": pa.schema(
@@ -60,7 +61,10 @@ def rows(frames: Iterable[Frame]) -> dict[str, pa.Table]:
     found: dict[str, list[pa.Table]] = {name: [] for name in SCHEMAS}
     for said in saying(frames, SERVED):
         for name, columns in said.items():
-            counted = pa.table(columns, schema=_counted(SCHEMAS[name]))
+            # A frame written by an older version lacks the columns that were added since.
+            missing = [None] * len(columns["served_at"])
+            whole = {column: columns.get(column, missing) for column in SCHEMAS[name].names}
+            counted = pa.table(whole, schema=_counted(SCHEMAS[name]))
             found[name].append(counted.cast(SCHEMAS[name]))
     return {name: pa.concat_tables(parts) for name, parts in found.items() if parts}
 

@@ -96,8 +96,9 @@ create table if not exists raw.signals (
     opened_at timestamptz, closed_at timestamptz, available_at timestamptz,
     probability double, threshold double, signal integer,
     reason varchar, answered_by varchar, features_sha256 varchar, is_late boolean,
-    heard_at timestamptz, served_at timestamptz
+    heard_at timestamptz, served_at timestamptz, probabilities varchar
 );
+alter table raw.signals add column if not exists probabilities varchar;
 
 -- The features that were served, by dataset and bar; features: a JSON object, a number or null each.
 create table if not exists raw.served_features (

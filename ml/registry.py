@@ -11,7 +11,7 @@ import duckdb
 SCHEMA = Path(__file__).with_name("registry.sql")
 _COLUMNS = (
     "model_name, model_version, role, task, features, label, onnx_sha256, train_end_at, "
-    "validation_end_at"
+    "validation_end_at, classes"
 )
 MIGRATION = Path(__file__).with_name("registry_before_stages.sql")
 
@@ -39,6 +39,8 @@ class Model:
         Address of the ONNX file.
     train_end_at, validation_end_at : datetime
         Naive UTC; when the last label of the training and of the validation part was decided.
+    classes : tuple of str
+        The labels in the order of the probabilities; empty for a regression.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Model:
     sha256: str
     train_end_at: datetime
     validation_end_at: datetime
+    classes: tuple[str, ...] = ()
 
 
 class ModelMissingError(RuntimeError):
@@ -141,9 +144,11 @@ def _model(
     sha256: str,
     train_end_at: datetime,
     validation_end_at: datetime,
+    classes: list[str] | None,
 ) -> Model:
     return Model(
-        name, version, role, task, tuple(features), label, sha256, train_end_at, validation_end_at
+        *(name, version, role, task, tuple(features), label, sha256),
+        *(train_end_at, validation_end_at, tuple(classes or ())),
     )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import queue
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import duckdb
@@ -42,24 +42,31 @@ class Decisions:
         A manifest with the signal models compiled.
     names : collection of str
         The signal models that are asked.
+    votes : collection of str
+        The models that put answers side by side for a stacked one.
     connection : duckdb.DuckDBPyConnection
         The warehouse, for thresholds and rules.
     """
 
     def __init__(
-        self, manifest: Mapping[str, Any], names: list[str], connection: duckdb.DuckDBPyConnection
+        self,
+        manifest: Mapping[str, Any],
+        names: Collection[str],
+        votes: Collection[str],
+        connection: duckdb.DuckDBPyConnection,
     ) -> None:
+        self._names = names
         nodes = {node["name"]: node for node in manifest["nodes"].values() if node.get("name")}
         self._done: queue.SimpleQueue[tuple[str, pa.Table | Exception]] = queue.SimpleQueue()
         self._constants: dict[str, pa.Table] = {}
         self._queries: dict[str, PlannedQuery] = {}
         self._reads: dict[str, set[str]] = {}
-        for name in names:
+        for name in (*names, *votes):
             views = {}
             schemas = {}
             for key in nodes[name]["depends_on"]["nodes"]:
                 node = manifest["nodes"][key]
-                given, condition = _stands_for(node["name"])
+                given, condition = _stands_for(node)
                 if given not in _GIVEN and given not in self._constants:
                     relation = f'"{node["schema"]}"."{node["name"]}"'
                     self._constants[given] = connection.sql(f"from {relation}").to_arrow_table()
@@ -87,11 +94,18 @@ class Decisions:
 
     def decide(self, predictions: pa.Table, regimes: pa.Table) -> dict[str, pa.Table]:
         """Return the rows of each signal model over the given predictions."""
-        given = {"predictions": predictions, "regimes": regimes} | self._constants
-        for name, planned in self._queries.items():
-            planned.run({table: given[table] for table in self._reads[name]})
+        return self._run(self._names, {"predictions": predictions, "regimes": regimes})
+
+    def votes(self, name: str, predictions: pa.Table) -> pa.Table:
+        """Return the rows that a stacked model is given, of those of the models that it asks."""
+        return self._run([name], {"predictions": predictions})[name]
+
+    def _run(self, names: Collection[str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+        given = self._constants | tables
+        for name in names:
+            self._queries[name].run({table: given[table] for table in self._reads[name]})
         found = {}
-        for _ in self._queries:
+        for _ in names:
             name, result = self._done.get()
             if isinstance(result, Exception):
                 raise result
@@ -99,10 +113,13 @@ class Decisions:
         return found
 
 
-def _stands_for(name: str) -> tuple[str, str]:
+def _stands_for(node: Mapping[str, Any]) -> tuple[str, str]:
     """Return what a signal model is given in the place of a table, and which rows of it."""
+    name: str = node["name"]
     if name.startswith("pred_"):
-        return "predictions", f" where model_name = 'ml_{name.removeprefix('pred_')}'"
+        parents = (key.rpartition(".")[2] for key in node["depends_on"]["nodes"])
+        models = ", ".join(f"'{parent}'" for parent in parents if parent.startswith("ml_"))
+        return "predictions", f" where model_name in ({models})"
     if name == "sig_members":
         return "predictions", " where stage = 'champion'"
     return ("regimes" if name == "int_volatility_regimes" else name), ""

@@ -22,7 +22,7 @@ from serving.models import Asked, Probabilities
 from serving.online import LATE_BARS, OnlineFeatures
 from serving.outbox import Outbox
 from serving.prepare import REGIMES, Prepared
-from serving.said import Answer, Said
+from serving.said import Answer, Said, together
 from serving.tape import Tape
 
 POLL_S = 0.002
@@ -200,11 +200,7 @@ class Loop:
 
     def _say(self, results: Mapping[str, pa.Table], *, heard_at: datetime) -> None:
         begun = time.perf_counter()
-        answers = [
-            answer
-            for each in self._prepared.asked
-            if (answer := self._answer(each, results[each.dataset])) is not None
-        ]
+        answers = self._answers(results)
         if not answers:
             return
         said = Said(self._prepared, answers, results[REGIMES])
@@ -220,10 +216,27 @@ class Loop:
         total = (self._clock() - heard_at).total_seconds()
         health.SIGNAL_SECONDS.labels("total").observe(max(total, 0))
         health.LAST_SIGNAL.set_to_current_time()
-        health.BARS.inc(len(results[self._prepared.asked[0].dataset]))
+        bars = signals.group_by(["exchange", "market", "symbol", "interval_minutes", "opened_at"])
+        health.BARS.inc(len(bars.aggregate([])))
         for signal in signals.to_pylist():
             health.SIGNALS.labels(signal["model_name"]).inc()
             self._tell(signal)
+
+    def _answers(self, results: Mapping[str, pa.Table]) -> list[Answer]:
+        """Ask every version; those that are given the answers of others last."""
+        asked = self._prepared.asked
+        answers = self._ask([each for each in asked if not each.is_stacked], results)
+        stacked = [each for each in asked if each.is_stacked]
+        if not (answers and stacked):
+            return answers
+        told = together(answers)
+        names = {each.dataset for each in stacked}
+        votes = {name: self._prepared.decisions.votes(name, told) for name in names}
+        return answers + self._ask(stacked, votes)
+
+    def _ask(self, asked: Sequence[Asked], results: Mapping[str, pa.Table]) -> list[Answer]:
+        answers = (self._answer(each, results[each.dataset]) for each in asked)
+        return [answer for answer in answers if answer is not None]
 
     def _answer(self, each: Asked, rows: pa.Table) -> Answer | None:
         since = self._outbox.since(each.model.version)
@@ -232,8 +245,8 @@ class Loop:
             return None
         columns = [rows[name].to_numpy() for name in each.model.features]
         matrix = np.column_stack(columns).astype(np.float32, copy=False)
-        probability, answered_by = self._probabilities(each.model, matrix)
-        return Answer(each, rows, matrix, probability, answered_by)
+        found, answered_by = self._probabilities(each.model, matrix)
+        return Answer(each, rows, matrix, found, answered_by)
 
     def _tell(self, signal: Signal) -> None:
         """Announce a signal to trade by, unless the bar closed too long ago."""

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from ml import onnx_model, registry
 
 Matrix = npt.NDArray[np.float32]
-#: Answers (model, matrix) with the probabilities and with who gave them.
+#: Answers (model, matrix) with what the model says, and with who said it. Shape (n,): the
+#: probabilities that the label is true, or the values of a regression; of a model of several
+#: classes (n, classes).
 Probabilities = Callable[[registry.Model, Matrix], tuple[npt.NDArray[np.float64], str]]
 
 
@@ -26,7 +28,8 @@ class Asked:
     stage : {"champion", "shadow"}
         A shadow's answers are kept, and never announced or voted with.
     dataset : str
-        What it was trained on.
+        The relation whose rows it is given: what it was trained on or, if it learned from the
+        answers of others, those answers.
     file : Path
         Its ONNX file.
     """
@@ -35,6 +38,11 @@ class Asked:
     stage: str
     dataset: str
     file: Path
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether it is given the answers of other models."""
+        return self.dataset.startswith("pred_")
 
 
 class Local:
@@ -46,8 +54,9 @@ class Local:
     def probabilities(
         self, model: registry.Model, matrix: Matrix
     ) -> tuple[npt.NDArray[np.float64], str]:
-        """Return the probability that the label is true, or the value of a regression."""
-        return onnx_model.probabilities(self._sessions[model.version], matrix), "local"
+        """Return what a model says of rows, as `Probabilities` has it."""
+        found = onnx_model.outputs(self._sessions[model.version], matrix)
+        return (found if model.task == "multiclass" else found[:, -1]), "local"
 
 
 def asked_models(
@@ -64,5 +73,5 @@ def asked_models(
     return [
         (model, stage, registry.model_file(connection, database, model.sha256))
         for model, stage in versions
-        if model.role in ("signal", "member") and model.task != "multiclass"
+        if model.role in ("signal", "member")
     ]

@@ -86,12 +86,12 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
         raise NotReadyError(f"{database} has no active model: {BUILD_FIRST}")
     full, refresh = _manifests(database, sorted({model.name for model, _, _ in found}))
     asked = tuple(
-        Asked(model, stage, name, file)
-        for model, stage, file in found
-        if (name := _dataset(full, model.name)) is not None
+        Asked(model, stage, _given(full, model.name), file) for model, stage, file in found
     )
     wanted: dict[str, tuple[str, ...]] = {}
     for each in asked:
+        if each.is_stacked:
+            continue
         known = wanted.get(each.dataset, BAR)
         wanted[each.dataset] = tuple(dict.fromkeys((*known, *each.model.features)))
     wanted[REGIMES] = (
@@ -114,7 +114,8 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
                 f"select distinct interval_minutes from {name}"
             ).fetchall()
         }
-        decisions = Decisions(full, _signal_models(connection, full, asked), connection)
+        votes = sorted({each.dataset for each in asked if each.is_stacked})
+        decisions = Decisions(full, _signal_models(connection, full, asked), votes, connection)
     planned = plan(full_chain, refresh_chain, wanted, intervals=intervals)
     return Prepared(asked, full_chain, planned, tuple(sorted(intervals)), decisions, signals)
 
@@ -138,6 +139,7 @@ def _manifests(database: Path, models: list[str]) -> tuple[dict[str, Any], dict[
         "--select",
         *(f"+{model}" for model in models),
         *(f"+{REGIMES}", ENSEMBLES, *(f"sig_{model.removeprefix('ml_')}" for model in models)),
+        *(f"1+pred_{model.removeprefix('ml_')}" for model in models),
         *("--exclude", *models),
     )
     with ThreadPoolExecutor(2) as pool:
@@ -146,13 +148,39 @@ def _manifests(database: Path, models: list[str]) -> tuple[dict[str, Any], dict[
         return full.result(), refresh.result()
 
 
-def _dataset(manifest: dict[str, Any], model: str) -> str | None:
-    """Return the dataset of a model; None if it learned from the answers of others."""
+def _given(manifest: dict[str, Any], model: str) -> str:
+    """Return the relation whose rows a model is given.
+
+    That is its dataset or, of one that learned from the answers of others, the one table of
+    answers that its predictions are made of.
+
+    Raises
+    ------
+    NotReadyError
+        If there is neither: the model cannot be asked live.
+    """
     try:
         name = dataset(manifest, model)
     except ValueError:
-        return None
-    return name if name.startswith("ds_") else None
+        name = ""
+    if name.startswith("ds_"):
+        return name
+    nodes = manifest["nodes"]
+    predictions = f"pred_{model.removeprefix('ml_')}"
+    found = {
+        nodes[key]["name"]
+        for node in nodes.values()
+        if node["name"] == predictions
+        for key in node["depends_on"]["nodes"]
+        if nodes[key]["name"].startswith("pred_")
+    }
+    if len(found) != 1:
+        raise NotReadyError(
+            f"{model} cannot be asked live: it selects from no dataset alone, and {predictions} "
+            f"from {len(found)} tables of answers instead of one (see pred_order_flow_votes); "
+            "make its role baseline, or retire it"
+        )
+    return found.pop()
 
 
 def _signal_models(

@@ -78,8 +78,8 @@ class Remote:
         Returns
         -------
         numpy.ndarray, str
-            Shape (n,), float64: the probability that the label is true, or the value of a
-            regression. Then ``host:port/name/version`` of the remote model, or what the local
+            float64, shape (n,): the probability that the label is true, or the value of a
+            regression; of a model of several classes (n, classes). Then ``host:port/name/version`` of the remote model, or what the local
             one calls itself.
         """
         configured = self._models.get(model.name)
@@ -145,7 +145,13 @@ def _read(
     if values is None or not values.ndim or len(values) != rows or not values.size:
         shape = None if values is None else values.shape
         raise MalformedError(f"{model.name}: answer of shape {shape} for {rows} rows")
-    found = values.reshape(rows, -1)[:, -1].astype(np.float64)
+    found = values.reshape(rows, -1).astype(np.float64)
+    if model.task != "multiclass":
+        found = found[:, -1]
+    elif found.shape[1] != len(model.classes):
+        raise MalformedError(
+            f"{model.name}: {found.shape[1]} probabilities for {len(model.classes)} classes"
+        )
     if not np.isfinite(found).all():
         raise MalformedError(f"{model.name}: an answer is not finite")
     if model.task != "regression" and not ((found >= 0) & (found <= 1)).all():

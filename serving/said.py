@@ -33,8 +33,8 @@ class Answer:
         The bars, with the dataset's features.
     matrix : numpy.ndarray
         Shape (n, k), float32: what the version was given.
-    probability : numpy.ndarray
-        Shape (n,).
+    found : numpy.ndarray
+        What it said: shape (n,), or (n, classes).
     answered_by : str
         Who answered.
     """
@@ -42,8 +42,50 @@ class Answer:
     asked: Asked
     rows: pa.Table
     matrix: Matrix
-    probability: npt.NDArray[np.float64]
+    found: npt.NDArray[np.float64]
     answered_by: str
+
+    @property
+    def probability(self) -> list[float]:
+        """What it said of each bar in one number; of several classes that of the likeliest."""
+        values: list[float] = (self.found.max(axis=1) if self.is_of_classes else self.found).tolist()
+        return values
+
+    @property
+    def probabilities(self) -> list[str | None]:
+        """What it said of each of several classes, as JSON, the likelier first."""
+        if not self.is_of_classes:
+            return [None] * len(self.found)
+        classes = self.asked.model.classes
+        ordered = np.argsort(-self.found, axis=1, kind="stable")
+        return [
+            orjson.dumps(
+                [{"label": classes[place], "prob": said[place]} for place in places]
+            ).decode()
+            for places, said in zip(ordered.tolist(), self.found.tolist(), strict=True)
+        ]
+
+    @property
+    def is_of_classes(self) -> bool:
+        """Whether it is of a model of several classes."""
+        return self.found.ndim == 2
+
+    def predictions(self) -> pa.Table:
+        """Return what the signal models are given of it."""
+        count = len(self.rows)
+        columns = {name: self.rows[name] for name in BAR} | {
+            "model_name": pa.repeat(self.asked.model.name, count),
+            "model_version": pa.repeat(self.asked.model.version, count),
+            "stage": pa.repeat(self.asked.stage, count),
+            "probability": pa.array(self.probability, pa.float64()),
+        }
+        return pa.table(columns).cast(PREDICTIONS)
+
+
+def together(answers: Sequence[Answer]) -> pa.Table:
+    """Return what the signal models are given: of several classes no one is the label."""
+    told = [answer.predictions() for answer in answers if not answer.is_of_classes]
+    return pa.concat_tables([PREDICTIONS.empty_table(), *told])
 
 
 class Said:
@@ -51,8 +93,7 @@ class Said:
 
     def __init__(self, prepared: Prepared, answers: Sequence[Answer], regimes: pa.Table) -> None:
         self._answers = answers
-        predictions = pa.concat_tables(_predictions(answer) for answer in answers)
-        decided = prepared.decisions.decide(predictions, regimes.cast(REGIMES_SCHEMA))
+        decided = prepared.decisions.decide(together(answers), regimes.cast(REGIMES_SCHEMA))
         versions = [each.model.version for each in prepared.asked if each.stage == "champion"]
         self._rules = prepared.decisions.rules_hash(versions)
         self._ensembles = decided.pop(ENSEMBLES, None)
@@ -73,13 +114,15 @@ class Said:
                 "model_version": answer.asked.model.version,
                 "stage": answer.asked.stage,
                 "probability": probability,
+                "probabilities": probabilities,
                 "answered_by": answer.answered_by,
                 "features_sha256": hashlib.sha256(given.tobytes()).hexdigest(),
             }
             for answer in self._answers
-            for bar, probability, given in zip(
+            for bar, probability, probabilities, given in zip(
                 answer.rows.select(BAR).to_pylist(),
-                answer.probability.tolist(),
+                answer.probability,
+                answer.probabilities,
                 answer.matrix,
                 strict=True,
             )
@@ -107,6 +150,8 @@ class Said:
         keys = set(zip(*(_plain(signals[name]) for name in _KEY), strict=True))
         rows = {}
         for answer in self._answers:
+            if answer.asked.is_stacked:
+                continue
             names = [name for name in answer.rows.column_names if name not in BAR]
             for bar in answer.rows.to_pylist():
                 key = (answer.asked.dataset, *(bar[name] for name in _KEY))
@@ -119,18 +164,6 @@ class Said:
                     }
         schema = SCHEMAS["served_features"]
         return pa.Table.from_pylist(list(rows.values()), _naive(schema)).cast(schema)
-
-
-def _predictions(answer: Answer) -> pa.Table:
-    count = len(answer.rows)
-    model = answer.asked.model
-    columns = {name: answer.rows[name] for name in BAR} | {
-        "model_name": pa.repeat(model.name, count),
-        "model_version": pa.repeat(model.version, count),
-        "stage": pa.repeat(answer.asked.stage, count),
-        "probability": pa.array(answer.probability),
-    }
-    return pa.table(columns).cast(PREDICTIONS)
 
 
 def _naive(schema: pa.Schema) -> pa.Schema:

@@ -32,7 +32,7 @@ CHAMPIONS = """
 ENSEMBLES = """
     select symbol, opened_at, ensemble_name, probability, signal, reason
     from sig_ensembles
-    where opened_at >= $start and opened_at < $end and ensemble_name <> 'stacked' order by all
+    where opened_at >= $start and opened_at < $end order by all
 """
 SERVED_CHAMPIONS = """
     select symbol, opened_at::timestamp, model_version, probability, threshold, signal

@@ -23,7 +23,8 @@ signals as (
         features_sha256,
         is_late,
         {{ utc('heard_at') }} as heard_at,
-        {{ utc('served_at') }} as served_at
+        {{ utc('served_at') }} as served_at,
+        probabilities
 
     from {{ source('raw', 'signals') }}
 
