@@ -66,6 +66,9 @@ SIGNAL_SECONDS = _histogram(
 )
 LAST_BAR = _gauge("last_bar_timestamp_seconds", "Close of the last bar that was computed.")
 LAST_SIGNAL = _gauge("last_signal_timestamp_seconds", "When the last signal was written.")
+WEBHOOK = _counter(
+    "webhook_posts", "Signals posted to the webhook: delivered, failed, dropped.", "outcome"
+)
 OUTBOX_DEPTH = _gauge("outbox_depth", "Frames of the outbox that have not landed.")
 
 # Landing.

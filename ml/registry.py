@@ -172,15 +172,15 @@ def model_file(connection: duckdb.DuckDBPyConnection, database: Path, sha256: st
     path = database.parent / "models" / f"{sha256}.onnx"
     if path.is_file():
         return path
-    found = connection.execute(
+    ((onnx,),) = connection.execute(
         "select any_value(onnx) from registry.models where onnx_sha256 = ?", [sha256]
-    ).fetchone()
-    if found is None or found[0] is None:
+    ).fetchall()
+    if onnx is None:
         raise ModelMissingError(
             f"the registry of {database} has no model with sha256 {sha256}: "
             "run `dbt build --select +ml_order_flow` to train one"
         )
-    return write_model_file(database, found[0])
+    return write_model_file(database, onnx)
 
 
 def write_model_file(database: Path, onnx: bytes) -> Path:

@@ -7,7 +7,7 @@ from orchestration import dbt, schedules
 from orchestration.checks import leak_checks
 from orchestration.ingestion import derived_tables, raw_tables, user_tables
 from orchestration.scoring import scored_bars
-from orchestration.skew import skew_check
+from orchestration.skew import drift_check, skew_check
 
 
 def definitions(settings: Settings) -> dg.Definitions:
@@ -32,7 +32,7 @@ def definitions(settings: Settings) -> dg.Definitions:
             dbt.models(project),
             scored_bars,
         ],
-        asset_checks=[leaks, skew_check] if is_local else [],
+        asset_checks=[leaks, skew_check, drift_check] if is_local else [],
         jobs=[refresh, schedules.retrain],
         schedules=[schedules.hourly, schedules.daily],
         resources={"dbt": dbt.command_line(project), "settings": settings},

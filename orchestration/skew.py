@@ -1,4 +1,4 @@
-"""Served against batch: as tables on the console, and as a Dagster asset check."""
+"""Served against batch and training: as tables on the console, and as Dagster's asset checks."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -12,6 +12,13 @@ from ingest.warehouse import reading
 from serving.skew import NothingServedError, Prediction, Skew, predictions, skew
 
 _SHOWN = 20
+#: A population stability index above it is drift, of at least so many rows.
+DRIFT_PSI = 0.25
+DRIFT_ROWS = 500
+#: Nothing has been served for so long.
+STALE_S = 3600.0
+#: So many of the batch's bars a champion must have been asked about.
+LOWEST_RATE = 0.99
 
 
 def print_skew(features: Sequence[Skew], answers: Sequence[Prediction]) -> None:
@@ -49,26 +56,64 @@ def print_skew(features: Sequence[Skew], answers: Sequence[Prediction]) -> None:
 )
 def skew_check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
     """Compare served features and answers with the batch; passes where nothing was served."""
-    with reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
-        try:
-            features = skew(connection)
-        except NothingServedError as error:
-            return dg.AssetCheckResult(passed=True, metadata={"note": str(error)})
-        answers = predictions(connection)
+    try:
+        features, answers = _compared(settings)
+    except NothingServedError as error:
+        return dg.AssetCheckResult(passed=True, metadata={"note": str(error)})
     differing = [row.feature for row in features if row.mismatches or row.extra]
     differing += [row.model for row in answers if row.mismatches]
-    last = max((row.last_closed_at for row in answers), default=None)
-    stale = (datetime.now(UTC).replace(tzinfo=None) - last).total_seconds() if last else None
+    values = sum(row.rows for row in features)
     return dg.AssetCheckResult(
         passed=not differing,
         metadata={
             "differing": differing,
             "bars": max(row.rows for row in features),
+            "mismatch rate": sum(row.mismatches for row in features) / max(values, 1),
             "missing": max(row.missing for row in features),
-            "largest PSI": max((row.psi or 0.0 for row in features), default=0.0),
-            "seconds since the last close": stale or 0.0,
+            "extra": max(row.extra for row in features),
+            "worst difference": max((row.worst or 0.0 for row in features), default=0.0),
         },
     )
+
+
+@dg.asset_check(
+    asset=dg.AssetKey("stg_served_features"),
+    name="no_drift",
+    description="What is served is like what was trained on, recent, and there for every bar.",
+)
+def drift_check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
+    """Hold served features and answers against training; passes where nothing was served."""
+    try:
+        features, answers = _compared(settings)
+    except NothingServedError as error:
+        return dg.AssetCheckResult(passed=True, metadata={"note": str(error)})
+    drifted = [
+        name
+        for name, rows, psi in (
+            *((row.feature, row.rows + row.extra, row.psi) for row in features),
+            *((row.model, row.rows, row.psi) for row in answers),
+        )
+        if psi is not None and psi > DRIFT_PSI and rows >= DRIFT_ROWS
+    ]
+    now = datetime.now(UTC).replace(tzinfo=None)
+    stale_s = min(((now - row.last_closed_at).total_seconds() for row in answers), default=0.0)
+    rate = min((row.rate for row in answers if row.stage == "champion"), default=1.0)
+    return dg.AssetCheckResult(
+        passed=not drifted and stale_s <= STALE_S and rate >= LOWEST_RATE,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "drifted": drifted,
+            "largest PSI of a feature": max((row.psi or 0.0 for row in features), default=0.0),
+            "largest PSI of predictions": max((row.psi or 0.0 for row in answers), default=0.0),
+            "seconds since the last close": stale_s,
+            "lowest prediction rate": rate,
+        },
+    )
+
+
+def _compared(settings: Settings) -> tuple[Sequence[Skew], Sequence[Prediction]]:
+    with reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        return skew(connection), predictions(connection)
 
 
 def _number(value: float | None) -> str:

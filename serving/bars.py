@@ -68,6 +68,11 @@ class Closes:
                 known = self._changed.get(end, bar_opened_at)
                 self._changed[end] = min(known, bar_opened_at)
 
+    @property
+    def last_closed_at(self) -> datetime | None:
+        """The close of the newest bars that were given out; None before the first."""
+        return self._last_closed_at if self._last_closed_at > _EPOCH else None
+
     def due(self, now: datetime) -> Close | None:
         """Return the bars to compute now, if any; the arrival of their last kline is waited for."""
         for end in sorted(self._heard):

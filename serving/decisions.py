@@ -101,7 +101,7 @@ class Decisions:
         return self._run([name], {"predictions": predictions})[name]
 
     def _run(self, names: Collection[str], tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-        given = self._constants | tables
+        given = {**self._constants, **tables}
         for name in names:
             self._queries[name].run({table: given[table] for table in self._reads[name]})
         found = {}

@@ -1,5 +1,6 @@
 """The scoring loop: a closed bar becomes features, answers of models, and signals on disk."""
 
+import queue
 import re
 import threading
 import time
@@ -9,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,11 +18,11 @@ from ingest.kinds import INTERVALS_US, MINUTE_US
 from ingest.segments import Frame, SegmentReader
 from ingest.settings import Settings
 from serving.bars import Close, Closes
-from serving.models import Asked, Probabilities
+from serving.models import Probabilities
 from serving.online import LATE_BARS, OnlineFeatures
 from serving.outbox import Outbox
 from serving.prepare import REGIMES, Prepared
-from serving.said import Answer, Said, together
+from serving.said import Said, ask
 from serving.tape import Tape
 
 POLL_S = 0.002
@@ -55,6 +55,9 @@ class Loop:
         Gives the time, naive UTC.
     on_said : callable
         Called once the signals of a close are on disk.
+    after : datetime, optional
+        Versions that were not asked before are asked for the bars that close after this moment,
+        naive UTC; by default the present.
     """
 
     def __init__(
@@ -66,9 +69,12 @@ class Loop:
         announce: Callable[[Signal], None] = lambda _: None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
         on_said: Callable[[], None] = lambda: None,
+        after: datetime | None = None,
     ) -> None:
         self._on_said = on_said
-        self._prepared = prepared
+        self.prepared = prepared
+        self._after = after
+        self._promoted: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
         self._probabilities = probabilities
         self._announce = announce
         self._clock = clock
@@ -99,13 +105,11 @@ class Loop:
 
     def since(self) -> datetime:
         """Return the opening of the first bar that may still have to be said, naive UTC."""
-        versions = [each.model.version for each in self._prepared.asked]
-        versions.append(self._prepared.decisions.rules_hash(versions))
-        self._outbox.start(versions, at=self._clock())
+        versions = self._begin(self._after or self._clock())
         first = min(self._outbox.since(version) for version in versions)
         last = self._outbox.last_opened_at()
         since = first if last is None else max(first, last - LATE_BARS)
-        return since - timedelta(minutes=max(self._prepared.intervals))
+        return since - timedelta(minutes=max(self.prepared.intervals))
 
     def start(self, landed: Mapping[str, pa.Table]) -> None:
         """Begin with the rows of the warehouse, by relation, and what was heard since."""
@@ -122,19 +126,53 @@ class Loop:
         if len(bars):
             closed = pc.max(bars["opened_at"]).as_py()
             self._closes.skip_to(
-                closed + timedelta(minutes=max(self._prepared.intervals)),
+                closed + timedelta(minutes=max(self.prepared.intervals)),
                 set(bars.filter(pc.equal(bars["opened_at"], closed))["symbol"].to_pylist()),
             )
         for signal in self._outbox.unannounced:
             self._tell(signal)
         self._say(results, heard_at=self._now())
-        _log.info("started", models=len(self._prepared.asked), bars=len(bars))
+        _log.info("started", models=len(self.prepared.asked), bars=len(bars))
 
-    def run(self) -> None:
-        """Follow the log until `stop`."""
+    def adopt(self, prepared: Prepared) -> None:
+        """Have `run` go on with other models, thresholds or rules; from any thread."""
+        self._promoted.put(prepared)
+
+    def run(self) -> Prepared | None:
+        """Follow the log until `stop`.
+
+        Returns
+        -------
+        Prepared or None
+            What a new loop is to go on with, if models were promoted that need features which
+            this one does not compute; None once it was stopped.
+        """
         while not self._stop.is_set():
+            if successor := self.follow_promotions():
+                return successor
             if not self.step():
                 self._stop.wait(POLL_S)
+        return None
+
+    def follow_promotions(self) -> Prepared | None:
+        """Go on with what was adopted last; return it if only a new loop can."""
+        adopted = None
+        while not self._promoted.empty():
+            if adopted:
+                adopted.decisions.close()
+            adopted = self._promoted.get()
+        if adopted is None or adopted.plan != self.prepared.plan:
+            return adopted
+        self.prepared.decisions.close()
+        self.prepared = adopted
+        self._begin(self.last_closed_at or self._clock())
+        _log.info("models", asked=[each.model.version for each in adopted.asked])
+        return None
+
+    @property
+    def last_closed_at(self) -> datetime | None:
+        """The close of the newest bars that were computed, naive UTC."""
+        return self._closes.last_closed_at
 
     def stop(self, *_: object) -> None:
         """Have `run` return once what it is doing is done."""
@@ -155,6 +193,14 @@ class Loop:
         else:
             return bool(frames)
         return True
+
+    def _begin(self, at: datetime) -> list[str]:
+        """Note from when on the versions are asked that are new; return all, and the rules."""
+        versions = [each.model.version for each in self.prepared.asked]
+        champions = [each.model.version for each in self.prepared.asked if each.stage == "champion"]
+        versions.append(self.prepared.decisions.rules_hash(champions))
+        self._outbox.start(versions, at=at)
+        return versions
 
     def _hear(self, frames: Sequence[Frame]) -> bool:
         """Remember frames; return whether one of them closes a bar."""
@@ -200,10 +246,12 @@ class Loop:
 
     def _say(self, results: Mapping[str, pa.Table], *, heard_at: datetime) -> None:
         begun = time.perf_counter()
-        answers = self._answers(results)
+        answers = ask(
+            self.prepared, results, since=self._outbox.since, probabilities=self._probabilities
+        )
         if not answers:
             return
-        said = Said(self._prepared, answers, results[REGIMES])
+        said = Said(self.prepared, answers, results[REGIMES])
         signals = self._outbox.new(said.signals(heard_at=heard_at, served_at=self._clock()))
         asked = time.perf_counter()
         health.SIGNAL_SECONDS.labels("models").observe(asked - begun)
@@ -221,32 +269,6 @@ class Loop:
         for signal in signals.to_pylist():
             health.SIGNALS.labels(signal["model_name"]).inc()
             self._tell(signal)
-
-    def _answers(self, results: Mapping[str, pa.Table]) -> list[Answer]:
-        """Ask every version; those that are given the answers of others last."""
-        asked = self._prepared.asked
-        answers = self._ask([each for each in asked if not each.is_stacked], results)
-        stacked = [each for each in asked if each.is_stacked]
-        if not (answers and stacked):
-            return answers
-        told = together(answers)
-        names = {each.dataset for each in stacked}
-        votes = {name: self._prepared.decisions.votes(name, told) for name in names}
-        return answers + self._ask(stacked, votes)
-
-    def _ask(self, asked: Sequence[Asked], results: Mapping[str, pa.Table]) -> list[Answer]:
-        answers = (self._answer(each, results[each.dataset]) for each in asked)
-        return [answer for answer in answers if answer is not None]
-
-    def _answer(self, each: Asked, rows: pa.Table) -> Answer | None:
-        since = self._outbox.since(each.model.version)
-        rows = rows.filter(pc.greater(rows["closed_at"], pa.scalar(since, pa.timestamp("us"))))
-        if not len(rows):
-            return None
-        columns = [rows[name].to_numpy() for name in each.model.features]
-        matrix = np.column_stack(columns).astype(np.float32, copy=False)
-        found, answered_by = self._probabilities(each.model, matrix)
-        return Answer(each, rows, matrix, found, answered_by)
 
     def _tell(self, signal: Signal) -> None:
         """Announce a signal to trade by, unless the bar closed too long ago."""

@@ -1,18 +1,20 @@
 """The registry's models over the Open Inference Protocol."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version as installed
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import duckdb
 import numpy as np
 import onnxruntime
 from aiohttp import web
 
-from ingest import health, warehouse
+from ingest import health, logs, warehouse
 from ml import onnx_model, registry
 from serving.protocol import ProtocolError, decode, encode
 
@@ -24,20 +26,33 @@ _PLATFORM = "onnxruntime_onnx"
 _TYPES = {"tensor(float)": "FP32", "tensor(double)": "FP64", "tensor(int64)": "INT64"}
 
 
+#: How often the registry is looked at.
+EVERY_S = 10.0
+_log = logs.logger("models")
+
+
 @dataclass(frozen=True)
 class Hosted:
-    """A model of the registry, loaded."""
+    """A version of a model, loaded; not `is_active` if others have taken its place since."""
 
     name: str
     version: str
     session: onnxruntime.InferenceSession
+    is_active: bool = True
 
 
+#: By name and version, the champion first.
 Models = Mapping[str, Mapping[str, Hosted]]
 
 
-def load(database: Path, *, timeout_s: float, providers: Sequence[str] = ()) -> Models:
-    """Load the champion of every model.
+def load(
+    database: Path,
+    *,
+    timeout_s: float,
+    providers: Sequence[str] = (),
+    known: Models = MappingProxyType({}),
+) -> Models:
+    """Load the champion and the shadows of every model.
 
     Parameters
     ----------
@@ -47,11 +62,14 @@ def load(database: Path, *, timeout_s: float, providers: Sequence[str] = ()) -> 
         Seconds to wait for another process to release the file.
     providers : sequence of str
         ONNX Runtime's, the preferred first; the processor's by default.
+    known : Mapping
+        What was loaded before. Versions that a promotion has replaced stay until the next one,
+        as clients ask for the version they know.
 
     Returns
     -------
     Mapping
-        Models by version by name.
+        Models by version by name; the champion of a name comes first.
 
     Raises
     ------
@@ -59,23 +77,46 @@ def load(database: Path, *, timeout_s: float, providers: Sequence[str] = ()) -> 
         If there is none.
     """
     with warehouse.reading(database, timeout_s=timeout_s) as connection:
-        champions = registry.active_models(connection, role=None)
-        files = [registry.model_file(connection, database, each.sha256) for each in champions]
-    if not champions:
+        active = registry.active_models(connection, role=None)
+        active += registry.shadow_models(connection)
+        files = [registry.model_file(connection, database, each.sha256) for each in active]
+    if not active:
         raise registry.ModelMissingError(f"{database} has no active model: run `dbt build` first")
-    return {
-        model.name: {
-            model.version: Hosted(
-                model.name, model.version, onnx_model.load(file, providers=providers)
-            )
-        }
-        for model, file in zip(champions, files, strict=True)
-    }
+    found: dict[str, dict[str, Hosted]] = {}
+    for model, file in zip(active, files, strict=True):
+        before = known.get(model.name, {}).get(model.version)
+        session = before.session if before else onnx_model.load(file, providers=providers)
+        found.setdefault(model.name, {})[model.version] = Hosted(model.name, model.version, session)
+    for name, versions in found.items():
+        before_it = known.get(name, {})
+        is_same = {each.version for each in before_it.values() if each.is_active} == versions.keys()
+        for version, hosted in before_it.items():
+            if version not in versions and (hosted.is_active or is_same):
+                versions[version] = replace(hosted, is_active=False)
+    return found
 
 
 @asynccontextmanager
-async def serving(models: Models, *, port: int = PORT) -> AsyncIterator[str]:
+async def serving(
+    models: Models,
+    *,
+    port: int = PORT,
+    renew: Callable[[Models], Models] | None = None,
+    every_s: float = EVERY_S,
+) -> AsyncIterator[str]:
     """Serve models on the loopback interface within the running event loop.
+
+    Parameters
+    ----------
+    models : Mapping
+        From `load`.
+    port : int
+        0 takes a free one.
+    renew : callable, optional
+        Called now and then, on a thread, with the models; what it returns is served from then on.
+        While the warehouse is held, and where it has no model, the models stay.
+    every_s : float
+        Seconds between two calls.
 
     Yields
     ------
@@ -87,13 +128,37 @@ async def serving(models: Models, *, port: int = PORT) -> AsyncIterator[str]:
     OSError
         If the port is taken.
     """
-    runner = web.AppRunner(_application(models), access_log=None, shutdown_timeout=5.0)
+    served = dict(models)
+    runner = web.AppRunner(_application(served), access_log=None, shutdown_timeout=5.0)
     await runner.setup()
+    renewing = asyncio.create_task(_renewing(served, renew, every_s)) if renew else None
     try:
         await web.TCPSite(runner, HOST, port).start()
         yield f"http://{HOST}:{runner.addresses[0][1]}"
     finally:
+        if renewing:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
         await runner.cleanup()
+
+
+async def _renewing(
+    served: dict[str, Mapping[str, Hosted]], renew: Callable[[Models], Models], every_s: float
+) -> None:
+    while True:
+        await asyncio.sleep(every_s)
+        try:
+            found = await asyncio.to_thread(renew, dict(served))
+        except (
+            *(warehouse.WarehouseBusyError, warehouse.WarehouseMissingError),
+            *(registry.ModelMissingError, duckdb.Error),
+        ) as error:
+            _log.warning("models stay", error=str(error))
+            continue
+        if found != served:
+            served.clear()
+            served.update(found)
+            _log.info("models", served=[version for each in found.values() for version in each])
 
 
 def _application(models: Models) -> web.Application:

@@ -1,12 +1,13 @@
 """The models that the scoring loop asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 
 from ml import onnx_model, registry
 
@@ -48,8 +49,19 @@ class Asked:
 class Local:
     """Models in this process, each on one thread of ONNX Runtime."""
 
-    def __init__(self, asked: list[Asked]) -> None:
-        self._sessions = {each.model.version: onnx_model.load(each.file) for each in asked}
+    def __init__(self, asked: Iterable[Asked]) -> None:
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+        self._newest: dict[str, onnxruntime.InferenceSession] = {}
+        self.add(asked)
+
+    def add(self, asked: Iterable[Asked]) -> None:
+        """Load versions that will be asked; those of the call before stay, older ones go."""
+        newest = {
+            each.model.version: self._sessions.get(each.model.version) or onnx_model.load(each.file)
+            for each in asked
+        }
+        self._sessions = self._newest | newest
+        self._newest = newest
 
     def probabilities(
         self, model: registry.Model, matrix: Matrix

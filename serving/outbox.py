@@ -1,5 +1,6 @@
 """What the loop has said: each signal once, on disk before anybody hears of it."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,8 @@ from ingest.segment_writer import SegmentWriter
 from ingest.segments import SegmentReader
 
 KEY = ("model_version", "exchange", "market", "symbol", "interval_minutes", "opened_at")
+#: A loop that starts announces again what was said in so much time before it ended.
+REPEATED_US = 60_000_000
 Key = tuple[str, str, str, str, int, datetime]
 
 
@@ -31,7 +34,7 @@ class Outbox:
         self._writer = SegmentWriter(directory)
         self._said: dict[Key, datetime] = {}
         self._since: dict[str, datetime] = {}
-        self.unannounced: list[dict[str, object]] = []
+        recent: deque[tuple[int, pa.Table]] = deque()
         self._remember(landed)
         with SegmentReader(directory) as reader:
             while frames := reader.read():
@@ -39,11 +42,16 @@ class Outbox:
                     for name, rows in outbox.rows([frame]).items():
                         if name == "signals":
                             self._remember(rows)
-                            self.unannounced = rows.to_pylist()
+                            recent.append((frame.received_at, rows))
+                            while recent[0][0] < frame.received_at - REPEATED_US:
+                                recent.popleft()
                     for said in outbox.saying([frame], outbox.STARTED):
                         at = datetime(1970, 1, 1) + timedelta(microseconds=frame.received_at)
                         for version in said["versions"]:
                             self._since.setdefault(version, at)
+        self.unannounced: list[dict[str, object]] = [
+            signal for _, rows in recent for signal in rows.to_pylist()
+        ]
 
     def __enter__(self) -> Self:
         return self

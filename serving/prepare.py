@@ -1,5 +1,6 @@
 """What the scoring loop needs before it starts: models, queries, and the rows of the past."""
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ class Prepared:
         Thresholds and ensembles.
     signals : pyarrow.Table
         Keys of the signals that have landed.
+    state : str
+        What `state` said of the warehouse that all this was read from.
     """
 
     asked: tuple[Asked, ...]
@@ -54,6 +57,7 @@ class Prepared:
     intervals: tuple[int, ...]
     decisions: Decisions
     signals: pa.Table
+    state: str
 
 
 @contextmanager
@@ -80,6 +84,7 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
     """
     database = settings.database
     with reading(database, timeout_s=timeout_s) as connection:
+        read = _state(connection)
         found = asked_models(connection, database)
         signals = landed_signals(connection, now - CATCH_UP)
     if not found:
@@ -117,7 +122,34 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
         votes = sorted({each.dataset for each in asked if each.is_stacked})
         decisions = Decisions(full, _signal_models(connection, full, asked), votes, connection)
     planned = plan(full_chain, refresh_chain, wanted, intervals=intervals)
-    return Prepared(asked, full_chain, planned, tuple(sorted(intervals)), decisions, signals)
+    return Prepared(asked, full_chain, planned, tuple(sorted(intervals)), decisions, signals, read)
+
+
+def state(settings: Settings) -> str:
+    """Return a hash of what a promotion or a build changes: stages, thresholds and rules.
+
+    Raises
+    ------
+    ingest.warehouse.WarehouseBusyError
+        If another process holds the warehouse; it is not waited for.
+    """
+    with warehouse.reading(settings.database, timeout_s=0) as connection:
+        return _state(connection)
+
+
+def _state(connection: duckdb.DuckDBPyConnection) -> str:
+    told = {
+        "registry.stages": "model_name, model_version, stage, changed_at",
+        "main.sig_thresholds": "model_name, model_version, threshold",
+        "main.ensembles": "*",
+    }
+    built = connection.execute("select schema_name || '.' || table_name from duckdb_tables()")
+    digest = hashlib.sha256()
+    for (name,) in sorted(built.fetchall()):
+        if columns := told.get(name):
+            rows = connection.execute(f"select {columns} from {name} order by all").fetchall()
+            digest.update(f"{name} {rows}".encode())
+    return str(digest.hexdigest())
 
 
 def raw_rows(
@@ -167,7 +199,7 @@ def _given(manifest: dict[str, Any], model: str) -> str:
         return name
     nodes = manifest["nodes"]
     predictions = f"pred_{model.removeprefix('ml_')}"
-    found = {
+    found: set[str] = {
         nodes[key]["name"]
         for node in nodes.values()
         if node["name"] == predictions

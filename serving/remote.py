@@ -79,8 +79,8 @@ class Remote:
         -------
         numpy.ndarray, str
             float64, shape (n,): the probability that the label is true, or the value of a
-            regression; of a model of several classes (n, classes). Then ``host:port/name/version`` of the remote model, or what the local
-            one calls itself.
+            regression; of a model of several classes (n, classes). Then
+            ``host:port/name/version`` of the remote model, or what the local one calls itself.
         """
         configured = self._models.get(model.name)
         if configured is None or not len(matrix):

@@ -1,7 +1,7 @@
 """What is said of the bars of a close: a row per model version and ensemble, and features."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingest.outbox import SCHEMAS
 from serving.decisions import ENSEMBLES, PREDICTIONS
 from serving.decisions import REGIMES as REGIMES_SCHEMA
-from serving.models import Asked, Matrix
+from serving.models import Asked, Matrix, Probabilities
 from serving.prepare import BAR, Prepared
 
 _KEY = BAR[:5]
@@ -48,7 +49,9 @@ class Answer:
     @property
     def probability(self) -> list[float]:
         """What it said of each bar in one number; of several classes that of the likeliest."""
-        values: list[float] = (self.found.max(axis=1) if self.is_of_classes else self.found).tolist()
+        values: list[float] = (
+            self.found.max(axis=1) if self.is_of_classes else self.found
+        ).tolist()
         return values
 
     @property
@@ -82,7 +85,54 @@ class Answer:
         return pa.table(columns).cast(PREDICTIONS)
 
 
-def together(answers: Sequence[Answer]) -> pa.Table:
+def ask(
+    prepared: Prepared,
+    results: Mapping[str, pa.Table],
+    *,
+    since: Callable[[str], datetime],
+    probabilities: Probabilities,
+) -> list[Answer]:
+    """Ask every version; those that are given the answers of others last.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        Who is asked.
+    results : mapping of str to pyarrow.Table
+        The bars of each dataset, with its features.
+    since : callable
+        Gives the moment, naive UTC, after which the bars closed that a version is asked about.
+    probabilities : callable
+        Answers.
+    """
+
+    def answers(asked: Sequence[Asked], given: Mapping[str, pa.Table]) -> list[Answer]:
+        found = (_answer(each, given[each.dataset], since, probabilities) for each in asked)
+        return [answer for answer in found if answer is not None]
+
+    first = answers([each for each in prepared.asked if not each.is_stacked], results)
+    stacked = [each for each in prepared.asked if each.is_stacked]
+    if not (first and stacked):
+        return first
+    names = {each.dataset for each in stacked}
+    votes = {name: prepared.decisions.votes(name, _predictions(first)) for name in names}
+    return first + answers(stacked, votes)
+
+
+def _answer(
+    each: Asked, rows: pa.Table, since: Callable[[str], datetime], probabilities: Probabilities
+) -> Answer | None:
+    first = pa.scalar(since(each.model.version), pa.timestamp("us"))
+    rows = rows.filter(pc.greater(rows["closed_at"], first))
+    if not len(rows):
+        return None
+    columns = [rows[name].to_numpy() for name in each.model.features]
+    matrix = np.column_stack(columns).astype(np.float32, copy=False)
+    found, answered_by = probabilities(each.model, matrix)
+    return Answer(each, rows, matrix, found, answered_by)
+
+
+def _predictions(answers: Sequence[Answer]) -> pa.Table:
     """Return what the signal models are given: of several classes no one is the label."""
     told = [answer.predictions() for answer in answers if not answer.is_of_classes]
     return pa.concat_tables([PREDICTIONS.empty_table(), *told])
@@ -93,7 +143,7 @@ class Said:
 
     def __init__(self, prepared: Prepared, answers: Sequence[Answer], regimes: pa.Table) -> None:
         self._answers = answers
-        decided = prepared.decisions.decide(together(answers), regimes.cast(REGIMES_SCHEMA))
+        decided = prepared.decisions.decide(_predictions(answers), regimes.cast(REGIMES_SCHEMA))
         versions = [each.model.version for each in prepared.asked if each.stage == "champion"]
         self._rules = prepared.decisions.rules_hash(versions)
         self._ensembles = decided.pop(ENSEMBLES, None)

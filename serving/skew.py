@@ -61,7 +61,9 @@ class Prediction:
     mismatches : int
         Bars whose probability the batch has otherwise.
     psi : float or None
-        Of the served probabilities against those of the batch; None without those.
+        Of the served probabilities against those of training: what the walk-forward folds said of
+        bars that they had not learned from or, without folds, what the batch says of the bars
+        before those served; None without either.
     rate : float
         Bars asked about of those that the batch has in the time served, 0 to 1.
     last_closed_at : datetime
@@ -102,8 +104,9 @@ def skew(connection: duckdb.DuckDBPyConnection) -> list[Skew]:
 def predictions(connection: duckdb.DuckDBPyConnection) -> list[Prediction]:
     """Compare what each model version said live with what the batch says, by name."""
     tables = connection.execute(
-        "select table_name from duckdb_tables() where schema_name = 'main' "
-        "and starts_with(table_name, 'pred_') order by 1"
+        "select table_name from duckdb_columns() where schema_name = 'main' "
+        "and starts_with(table_name, 'pred_') and column_name = 'probability' "
+        "and table_name in (select table_name from duckdb_tables()) order by 1"
     ).fetchall()
     batch = " union all ".join(
         f"select model_name, model_version, {KEY}, probability from main.{name}"
@@ -142,7 +145,17 @@ def predictions(connection: duckdb.DuckDBPyConnection) -> list[Prediction]:
             from spans inner join batch using (model_name, model_version)
             where batch.opened_at between first_opened_at and last_opened_at group by all
         ),
-        drift as ({_psi("model_name || ' ' || model_version", "probability", "served", "batch")})
+        training as (
+            select model_name, model_version, probability from ({_out_of_fold(connection)})
+            union all
+            select model_name, model_version, probability
+            from batch inner join spans using (model_name, model_version)
+            where opened_at < first_opened_at
+                and model_version not in (
+                    select model_version from ({_out_of_fold(connection)})
+                )
+        ),
+        drift as ({_psi("model_name || ' ' || model_version", "probability", "served", "training")})
         select
             model_name, model_version, stage, row_count, late_count,
             coalesce(mismatch_count, 0), psi, least(1, row_count / coalesce(bar_count, row_count)),
@@ -155,6 +168,18 @@ def predictions(connection: duckdb.DuckDBPyConnection) -> list[Prediction]:
         """
     ).fetchall()
     return [Prediction(*row) for row in rows]
+
+
+def _out_of_fold(connection: duckdb.DuckDBPyConnection) -> str:
+    """Return the query of what the folds of each version said, if there is a registry."""
+    found = connection.execute(
+        "select 1 from duckdb_tables() where schema_name = 'registry' "
+        "and table_name = 'out_of_fold'"
+    ).fetchall()
+    table = "registry.out_of_fold where prediction is not null"
+    nothing = "(select '' as model_name, '' as model_version, 0.0 as prediction) where false"
+    rows = table if found else nothing
+    return f"select model_name, model_version, prediction as probability from {rows}"
 
 
 def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Skew]:

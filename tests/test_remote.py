@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import duckdb
 import numpy as np
 import pytest
 from aiohttp import web
-from registry_fixtures import register
+from registry_fixtures import add_version, logistic, promote, register
 
 from ingest import health, warehouse
 from ingest.service_settings import RemoteModel, Services, ServicesError, load
@@ -308,6 +309,60 @@ def test_a_file_of_services_is_optional_unless_named_and_names_models_that_exist
     services.require(["ml_a", "ml_b"])
     with pytest.raises(ServicesError, match="name ml_a; active models are ml_b"):
         services.require(["ml_b"])
+
+
+async def test_a_promotion_is_served_without_a_restart_and_the_version_before_it_for_a_while(
+    champions: list[registry.Model],
+) -> None:
+    database = Settings().database
+    looks: asyncio.Queue[None] = asyncio.Queue()
+    running = asyncio.get_running_loop()
+
+    def renew(known: model_server.Models) -> model_server.Models:
+        try:
+            return model_server.load(database, timeout_s=0, known=known)
+        finally:
+            running.call_soon_threadsafe(looks.put_nowait, None)
+
+    def add(weights: list[float], stage: str) -> str:
+        onnx = logistic(weights)
+        with warehouse.writing(database) as connection:
+            version = add_version(
+                connection, "ml_a", onnx, features=champions[0].features, stage="shadow"
+            )
+            if stage == "champion":
+                promote(connection, "ml_a", version)
+        return version
+
+    async with (
+        model_server.serving(
+            model_server.load(database, timeout_s=5), port=0, renew=renew, every_s=0.05
+        ) as url,
+        aiohttp.ClientSession(f"{url}/v2/models/") as session,
+    ):
+
+        async def versions() -> list[str]:
+            while not looks.empty():
+                looks.get_nowait()
+            await looks.get()
+            await looks.get()
+            async with session.get("ml_a") as answer:
+                found: list[str] = (await answer.json())["versions"]
+                return found
+
+        first = champions[0].version
+        assert await versions() == [first]
+        second = await asyncio.to_thread(add, [1.0, 1.0], "champion")
+        assert await versions() == [second, first]
+        shadow = await asyncio.to_thread(add, [3.0, 1.0], "shadow")
+        third = await asyncio.to_thread(add, [2.0, 1.0], "champion")
+        assert await versions() == [third, shadow, second]
+        body = encode({}, "inputs", {"features": ROWS}, binary=False)[0]
+        async with session.post("ml_a/infer", data=body) as answer:
+            assert (await answer.json())["model_version"] == third
+        held = await asyncio.to_thread(duckdb.connect, database, config={"threads": 1})
+        assert await versions() == [third, shadow, second]
+        held.close()
 
 
 async def test_the_server_speaks_the_protocol(champions: list[registry.Model]) -> None:

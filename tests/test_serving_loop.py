@@ -1,11 +1,17 @@
 """The scoring loop says what the batch says, once, on disk before anybody hears of it."""
 
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import numpy as np
 import pytest
 
 from ingest import warehouse
@@ -14,17 +20,21 @@ from ingest.segment_writer import SegmentWriter
 from ingest.segments import Frame
 from ingest.settings import Settings
 from ingest.simulator import Market
+from ml import onnx_model, registry
 from serving import loop as loops
 from serving.loop import Loop
 from serving.models import Local
 from serving.prepare import Prepared, prepare, raw_rows
+from serving.promotions import Promotions
 from serving.skew import predictions, skew
+from tests.registry_fixtures import add_version, logistic, promote, softmax
 from tests.serving_fixtures import SYMBOLS, built, ingested, market, start_of_last_day
 from tests.serving_tape import frames
 
 __all__ = ["built", "ingested", "market"]
 
 BARS = 3
+MODEL = "ml_order_flow"
 CHAMPIONS = """
     select symbol, opened_at, model_version, probability, threshold, signal
     from sig_order_flow where opened_at >= $start and opened_at < $end order by all
@@ -36,7 +46,7 @@ ENSEMBLES = """
 """
 SERVED_CHAMPIONS = """
     select symbol, opened_at::timestamp, model_version, probability, threshold, signal
-    from raw.signals where model_name = 'ml_order_flow' order by all
+    from raw.signals where model_name = 'ml_order_flow' and stage = 'champion' order by all
 """
 SERVED_ENSEMBLES = """
     select symbol, opened_at::timestamp, model_name, probability, signal, reason
@@ -59,7 +69,7 @@ class Tape:
 
     def __init__(self, built: Path, directory: Path, start: datetime, end: datetime) -> None:
         self.start, self.end = start, end
-        shutil.copytree(built, directory)
+        shutil.copytree(built, directory, ignore=shutil.ignore_patterns("compiled"))
         self.settings = Settings(database=directory / "tapehouse.duckdb", symbols=SYMBOLS)
         with warehouse.writing(self.settings.database) as connection:
             self.frames = frames(connection, start, end + timedelta(minutes=1))
@@ -79,12 +89,12 @@ class Tape:
         self.writer = SegmentWriter(self.settings.segments_directory / "um")
         self.told: list[Any] = []
 
-    def loop(self, prepared: Prepared) -> Loop:
+    def loop(self, prepared: Prepared, local: Local | None = None) -> Loop:
         """Start a loop as `serve` does."""
         loop = Loop(
             self.settings,
             prepared,
-            probabilities=Local(list(prepared.asked)).probabilities,
+            probabilities=(local or Local(prepared.asked)).probabilities,
             announce=self.told.append,
             clock=self.clock,
         )
@@ -129,13 +139,41 @@ def tape(built: Path, market: Market, tmp_path: Path) -> Iterator[Tape]:
 
 
 @pytest.fixture(scope="module")
-def prepared(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where what dbt compiled is kept, for all loops of this module."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module")
+def prepared(
+    built: Path, compiled: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Prepared]:
     directory = tmp_path_factory.mktemp("prepared") / "warehouse"
-    shutil.copytree(built, directory)
+    shutil.copytree(built, directory, ignore=shutil.ignore_patterns("compiled"))
+    (directory / "compiled").symlink_to(compiled)
     settings = Settings(database=directory / "tapehouse.duckdb", symbols=SYMBOLS)
+    with warehouse.writing(settings.database) as connection:
+        watch(connection)
     found = prepare(settings, now=datetime(2024, 12, 13), timeout_s=10)
     yield found
     found.decisions.close()
+
+
+def watch(connection: duckdb.DuckDBPyConnection) -> None:
+    """Register two shadows: one that finds a signal in every bar, and one of three classes."""
+    (model,) = (each for each in registry.active_models(connection) if each.name == MODEL)
+    ups = [*([0.0] * (len(model.features) - 1)), 1e-3]
+    eager = add_version(connection, MODEL, logistic(ups), features=model.features, stage="shadow")
+    connection.execute("insert into sig_thresholds values (?, ?, 0, 1, 0)", [MODEL, eager])
+    weights = np.random.default_rng(1).normal(0, 0.01, (len(model.features), 3)).tolist()
+    add_version(
+        connection,
+        MODEL,
+        softmax(weights),
+        features=model.features,
+        stage="shadow",
+        classes=["-1", "0", "1"],
+    )
 
 
 def test_signals_equal_those_of_the_batch_and_a_restarted_loop_repeats_none(
@@ -153,8 +191,10 @@ def test_signals_equal_those_of_the_batch_and_a_restarted_loop_repeats_none(
         tape.settle(loop)
     said = tape.said()
     assert said == tape.expected
+    assert {row[2] for row in said["ensembles"] if row[3]} >= {"stacked", "weighted"}
     assert len({key(signal) for signal in tape.told}) == len(tape.told) > again
 
+    judge_shadows(tape, prepared)
     with warehouse.reading(tape.settings.database) as connection:
         assert {(row.mismatches, row.missing, row.extra) for row in skew(connection)} == {(0, 0, 0)}
         answers = predictions(connection)
@@ -167,6 +207,114 @@ def test_signals_equal_those_of_the_batch_and_a_restarted_loop_repeats_none(
         )
         worst = skew(connection)[0]
     assert (worst.feature, worst.mismatches) == ("close_roc_1", 1)
+
+
+def judge_shadows(tape: Tape, prepared: Prepared) -> None:
+    """Shadows said something of every bar, nobody was told, and several classes are all kept."""
+    eager, classes = sorted(
+        (each for each in prepared.asked if each.stage == "shadow"),
+        key=lambda each: each.model.task,
+    )
+    with warehouse.reading(tape.settings.database) as connection:
+        rows = connection.execute(
+            "select model_version, signal, probability, probabilities from raw.signals "
+            "where stage = 'shadow' order by model_version, symbol, opened_at"
+        ).fetchall()
+        features = ", ".join(f'cast("{name}" as float)' for name in classes.model.features)
+        given = connection.execute(
+            f"select {features} from ds_order_flow where opened_at >= $start and opened_at < $end "
+            "order by symbol, opened_at",
+            {"start": tape.start, "end": tape.end},
+        ).fetchall()
+    of = {each.model.version: each for each in (eager, classes)}
+    said = {version: [row[1:] for row in rows if row[0] == version] for version in of}
+    assert {len(signals) for signals in said.values()} == {BARS * len(SYMBOLS)}
+    assert {signal for signal, _, _ in said[eager.model.version]} <= {-1, 1}
+    assert not {signal["model_version"] for signal in tape.told} & of.keys()
+    matrix = np.array(given, dtype=np.float32)
+    found = onnx_model.outputs(onnx_model.load(classes.file), matrix)
+    expected = [
+        sorted(
+            (
+                {"label": label, "prob": prob}
+                for label, prob in zip(("-1", "0", "1"), row, strict=True)
+            ),
+            key=lambda told: -told["prob"],
+        )
+        for row in found.tolist()
+    ]
+    assert [json.loads(told) for _, _, told in said[classes.model.version]] == expected
+    assert [prob for _, prob, _ in said[classes.model.version]] == found.max(axis=1).tolist()
+
+
+def test_a_promotion_is_taken_up_while_the_loop_runs(
+    tape: Tape, prepared: Prepared, compiled: Path
+) -> None:
+    (tape.settings.database.parent / "compiled").symlink_to(compiled)
+    half = tape.start + timedelta(minutes=7)
+    before = [frame for frame in tape.frames if at(frame.received_at) < half]
+    with warehouse.writing(tape.settings.database) as connection:
+        watch(connection)
+    first = prepare(tape.settings, now=tape.start, timeout_s=10)
+    local = Local(first.asked)
+    with tape.loop(first, local) as loop:
+        tape.play(loop, before)
+        promotions = Promotions(
+            tape.settings, local, first.state, adopt=loop.adopt, clock=tape.clock
+        )
+        promotions.look()
+        assert loop.follow_promotions() is None
+        assert loop.prepared is first
+        champion, eager = (
+            next(
+                each.model.version
+                for each in first.asked
+                if (each.model.name, each.stage, each.model.task) == (MODEL, stage, "binary")
+            )
+            for stage in ("champion", "shadow")
+        )
+        with warehouse.writing(tape.settings.database) as connection:
+            promote(connection, MODEL, eager)
+        with holding(tape.settings.database):
+            promotions.look()
+        assert loop.follow_promotions() is None
+        assert loop.prepared is first
+        promotions.look()
+        assert loop.follow_promotions() is None
+        assert loop.prepared is not first
+        tape.play(loop, tape.frames[len(before) :])
+        loop.prepared.decisions.close()
+    tape.said()
+    with warehouse.reading(tape.settings.database) as connection:
+        said = connection.execute(
+            "select model_version, stage, count(*), min(opened_at::timestamp) from raw.signals "
+            "where model_version in (?, ?) group by all order by 4, 2",
+            [champion, eager],
+        ).fetchall()
+    then = tape.start + timedelta(minutes=5)
+    assert said == [
+        (champion, "champion", 2, tape.start),
+        (eager, "shadow", 2, tape.start),
+        (eager, "champion", 2 * (BARS - 1), then),
+    ]
+
+
+@contextmanager
+def holding(database: Path) -> Iterator[None]:
+    """Hold the warehouse from another process."""
+    code = (
+        "import sys, duckdb; held = duckdb.connect(sys.argv[1]); "
+        "print(1, flush=True); sys.stdin.readline()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(database)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        yield
+        process.communicate(b"\n")
 
 
 def test_a_late_symbol_is_scored_when_it_comes_and_a_correction_changes_no_signal(

@@ -19,7 +19,8 @@ def serve(
     memory, for all symbols at once; champions and shadows are asked, thresholds and ensembles
     applied. Signals are on disk before they are announced: in the log, to TAPEHOUSE_WEBHOOK_URL
     if it is set, and on the standard output if asked. `tapehouse land` brings them into
-    raw.signals. The warehouse is read once, at the start.
+    raw.signals. A promotion, a new threshold or rule takes effect within a minute, from the next
+    close on; what else changes in the project is read when the loop starts again.
 
     Exit code 0: stopped. 1: there is no warehouse or no trained model, or another loop is running.
     """

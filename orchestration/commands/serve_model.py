@@ -15,17 +15,18 @@ def serve_model(
         int, typer.Option(help="Of the metrics on 127.0.0.1; 0 takes a free one.")
     ] = 0,
 ) -> None:
-    """Serve the registry's champions over the Open Inference Protocol (HTTP, version 2).
+    """Serve champions and shadows over the Open Inference Protocol (HTTP, version 2).
 
     The registry is that of TAPEHOUSE_DATABASE, also of a copy such as the snapshot, so that
-    another machine can host the models. Ctrl-C or SIGTERM stops it; start it again after a
-    training, as a client asks for the version it knows.
+    another machine can host the models. What is promoted meanwhile is served within seconds, and
+    the version before it until the next promotion. Ctrl-C or SIGTERM stops it.
 
     Exit code 0: stopped. 1: there is no model, or the port is taken. 2: there is no such provider.
     """
     import asyncio
     import signal
     from contextlib import ExitStack
+    from functools import partial
 
     import onnxruntime
     from rich.console import Console
@@ -42,9 +43,12 @@ def serve_model(
             param_hint="--provider",
         )
     settings = Settings()
-    models = model_server.load(
-        settings.database, timeout_s=settings.writer_timeout_s, providers=provider or ()
-    )
+    load = partial(model_server.load, settings.database, providers=provider or ())
+    models = load(timeout_s=settings.writer_timeout_s)
+
+    def renew(known: model_server.Models) -> model_server.Models:
+        return load(timeout_s=0, known=known)
+
     console = Console(highlight=False, soft_wrap=True)
 
     async def run() -> None:
@@ -52,7 +56,7 @@ def serve_model(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        async with model_server.serving(models, port=port) as address:
+        async with model_server.serving(models, port=port, renew=renew) as address:
             for versions in models.values():
                 for model in versions.values():
                     console.print(f"{address}/v2/models/{model.name}/versions/{model.version}")
