@@ -155,7 +155,7 @@ def _evaluation(warehouse: duckdb.DuckDBPyConnection) -> Table:
         ("strategy", "AUC", "trades", "gross", "costs", "net", "Sharpe/h", "t", "drawdown"),
         [
             (
-                strategy,
+                strategy.removeprefix("ensemble_"),
                 _number(auc, 3),
                 _number(trades, 0),
                 *(_number(value, 0) for value in (gross, cost, net)),

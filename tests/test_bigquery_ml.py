@@ -27,6 +27,14 @@ ROWS = {
     "level_5": "INT64",
     "return_5": "FLOAT64",
 }
+# A copy of registry.tree_nodes, as Parquet brings it.
+TREES = {
+    "model_version": "STRING",
+    **dict.fromkeys(("tree", "node", "feature", "true_node", "false_node", "output"), "INT64"),
+    **dict.fromkeys(("threshold", "value"), "FLOAT64"),
+    "is_missing_true": "BOOL",
+}
+TABLES = {"rows_": ROWS, "tree_nodes": TREES}
 QUERY = "select symbol, opened_at, closed_at, label_end_at, split, flow, noise, {label} from rows_"
 SETTINGS: dict[str, Any] = {
     "materialized": "ml_model",
@@ -162,6 +170,19 @@ MODELS = {
             **KNOWN,
         },
     ),
+    "ml_imported_classes": configured(
+        QUERY.format(label="class_5"),
+        model_type="RANDOM_FOREST_CLASSIFIER",
+        input_label_cols=["class_5"],
+        imported={
+            "path": "gs://bucket/3.onnx",
+            "version": "3",
+            "features": ["flow", "noise"],
+            "classes": ["down", "flat", "up"],
+            "global_explanations": [["up", "flow", 0.5]],
+            **KNOWN,
+        },
+    ),
     "ml_imported_value": configured(
         QUERY.format(label="return_5"),
         model_type="LINEAR_REG",
@@ -193,6 +214,11 @@ IMPORTED = ("evaluate", "roc_curve", "confusion_matrix", "explain", "global_expl
 IMPORTED += ("feature_info", "training_info")
 OTHERS = {
     "imported_importance": "{{ ml_feature_importance(ref('ml_imported')) }}",
+    **{
+        f"portable{kind}": f"{{{{ ml_predict_portable(ref('ml_imported{kind}'), "
+        "'select * from rows_') }}"
+        for kind in ("", "_value", "_classes")
+    },
     "imported_trials": "{{ ml_trial_info(ref('ml_imported')) }}",
     "imported_calibrated": "{{ ml_calibrate(ref('ml_imported'), 'select 5e-1 as probability') }}",
     "calibrated": "{{ ml_calibrate(ref('ml_logistic_reg'), 'select 5e-1 as probability', "
@@ -368,7 +394,7 @@ def verbs() -> dict[str, str]:
                 continue
             if "automl" in model and verb == "by_class":
                 continue
-            if model in ("ml_weighted", "ml_levels") and verb == "roc_curve":
+            if model in ("ml_weighted", "ml_levels", "ml_imported_classes") and verb == "roc_curve":
                 continue
             wide = f"select {WIDE} from rows_"
             text = sql.replace("select * from rows_", wide) if "transformed" in model else sql
@@ -396,6 +422,10 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def analysis(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    files = {
+        "ml_imported_value": exported(Task("regression"), ""),
+        "ml_imported_classes": exported(Task("multiclass", ("down", "flat", "up")), "VARCHAR"),
+    }
     binary = exported(Task("binary", ("false", "true")), "BOOLEAN")
     statements: list[dict[str, Any]] = [
         {
@@ -406,12 +436,12 @@ def analysis(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
                 "ml_weighted": ["down", "flat", "up"],
                 "ml_levels": ["_1", "_0", "__1"],
             }.get(name, ["false", "true"]),
-            "onnx": exported(Task("regression"), "") if "value" in name else binary,
+            "onnx": files.get(name, binary),
         }
         for name, sql in rendered["statements"].items()
     ]
     statements += [
-        {"relation": name, "sql": flat(rendered["compiled"][name]), "reads": ["rows_", *MODELS]}
+        {"relation": name, "sql": flat(rendered["compiled"][name]), "reads": [*TABLES, *MODELS]}
         for name in verbs()
     ]
     names = {"LINEAR": "ml_logistic_reg", "VALUE": "ml_linear_reg", "IMPORTED": "ml_imported"}
@@ -419,7 +449,7 @@ def analysis(rendered: dict[str, Any]) -> dict[str, dict[str, Any]]:
         for short, model in names.items():
             sql = sql.replace(f"model `{short}`", f"model `{model}`")
         statements.append({"relation": name, "sql": sql, "reads": ["rows_", *MODELS]})
-    return analysed({"tables": {"rows_": ROWS}, "statements": statements})
+    return analysed({"tables": TABLES, "statements": statements})
 
 
 def test_every_model_type_with_every_option_makes_a_statement_that_resolves(
@@ -473,6 +503,15 @@ def test_what_is_recorded_of_an_imported_model_has_the_columns_that_bigquery_giv
     # A struct's fields are those of the search; of an imported model they are JSON.
     differs = {name: kind for name, kind in own.items() if given[name] != kind}
     assert differs == {"hyperparameters": "JSON", "hparam_tuning_evaluation_metrics": "JSON"}
+
+
+def test_walked_trees_give_a_prediction_and_probabilities_beside_the_rows(
+    analysis: dict[str, dict[str, Any]],
+) -> None:
+    for name in ("portable", "portable_classes"):
+        found = analysis[f"verb_{name}"]["columns"]
+        assert found == ROWS | {"prediction": "FLOAT64", "probabilities": "ARRAY<FLOAT64>"}
+    assert analysis["verb_portable_value"]["columns"]["prediction"] == "FLOAT64"
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from ml import onnx_export, onnx_model, trees, vocabulary
-from ml.trainers import Fitted, Part, Task, lightgbm_trees
+from ml.trainers import Fitted, Part, Task, lightgbm_trees, trainer
 
 ROWS = 20_000
 BINARY = Task("binary", ("false", "true"))
@@ -65,6 +65,22 @@ def test_no_decision_differs_on_a_million_rows_of_data_thresholds_and_nan(
         found, expected = onnx_model.outputs(session, rows), trained.predict(rows)
         assert np.abs(found - expected).max() <= 1e-6
         assert np.count_nonzero((found[:, 1] > 0.5) != (expected[:, 1] > 0.5)) == 0
+
+
+@pytest.mark.parametrize("engine", ["xgboost", "catboost"])
+def test_trees_of_other_libraries_decide_alike_at_thresholds_and_nan(engine: str) -> None:
+    matrix = features(np.random.default_rng(1), 4_000)
+    labels = (np.nan_to_num(matrix[:, 0] + matrix[:, 1] + matrix[:, 3]) > 0).astype(np.float64)
+    part = Part(matrix, labels)
+    model = trainer(engine).fit(BINARY, part, part, OPTIONS | {"max_iterations": 20}, 1)
+    edges = trees.edges(model.body)
+    edges = edges[np.isfinite(edges)]
+    edges = np.concatenate([edges, np.nextafter(edges, np.float32(-np.inf)), [np.nan] * 50])
+    rows = np.random.default_rng(3).choice(edges.astype(np.float32), (50_000, 5))
+    found = onnx_model.outputs(onnx_model.session(export(model, 5)), rows)
+    expected = model.predict(rows)
+    assert np.abs(found - expected).max() <= 1e-6
+    assert np.count_nonzero((found[:, 1] > 0.5) != (expected[:, 1] > 0.5)) == 0
 
 
 def test_a_feature_without_missing_values_in_training_takes_nan_for_zero_as_lightgbm_does() -> None:

@@ -2,34 +2,23 @@
 
    Gives the query's columns, `prediction` (the probability that the label is true, of the last class, or the value of a
    regression) and `probabilities` (of each class, in the order of the registry's `classes`; NULL for a regression).
-   The compiled SQL needs neither Python nor this project: any DuckDB client can run it on the warehouse, and BigQuery on a
-   copy of registry.tree_nodes. It is right for thousands of rows; for millions, ml_predict is faster by orders. #}
+   The compiled SQL needs neither Python nor this project: any DuckDB client can run it on the warehouse, and BigQuery on a copy of
+   registry.tree_nodes beside the imported model, as docs/guides/bigquery-ml.md tells. It is right for thousands of rows; for millions,
+   ml_predict is faster by orders. #}
 {% macro ml_predict_portable(model, query) -%}
-    {%- set found = namespace(version='', features=[], task='binary') -%}
-    {%- if execute -%}
-        {%- set rows = run_query(
-            "select model_version, to_json(features)::varchar, task, model_version in (select model_version from registry.tree_nodes) "
-            ~ "from registry.active_models where model_name = '" ~ model.identifier ~ "'"
-        ) -%}
-        {%- if not rows | length -%}
-            {{- exceptions.raise_compiler_error(model.identifier ~ ' has no champion: train it first') -}}
-        {%- elif not rows[0][3] -%}
-            {{- exceptions.raise_compiler_error(model.identifier ~ ' has no trees: use ml_predict for linear models and networks') -}}
-        {%- endif -%}
-        {%- set found.version, found.features, found.task = rows[0][0], fromjson(rows[0][1]), rows[0][2] -%}
-    {%- endif -%}
+    {%- set found = ml_portable_version(model) -%}
     with recursive
     scored_ as (
         select
             *,
-            row_number() over () as row_,
+            row_number() over ({{ order_of_rows('queried_') }}) as row_,
             {{ float_list(found.features) }} as features_
         from ({{ query }}) as queried_
     ),
 
     nodes_ as (
         select *
-        from registry.tree_nodes
+        from {{ ml_tree_nodes(model) }}
         where model_version = '{{ found.version }}'
     ),
 
@@ -116,6 +105,50 @@
     from scored_
     left join predicted_ on scored_.row_ = predicted_.row_
 {%- endmacro %}
+
+
+{# What is to be known of a model whose trees are walked: version, features and task. #}
+{% macro ml_portable_version(model) %}{{ return(adapter.dispatch('ml_portable_version', 'tapehouse')(model)) }}{% endmacro %}
+
+{% macro default__ml_portable_version(model) %}
+    {%- if not execute -%}{{ return({'version': '', 'features': [], 'task': 'binary'}) }}{%- endif -%}
+    {%- set rows = run_query(
+        "select model_version, to_json(features)::varchar, task, model_version in (select model_version from registry.tree_nodes) "
+        ~ "from registry.active_models where model_name = '" ~ model.identifier ~ "'"
+    ) -%}
+    {%- if not rows | length -%}
+        {{- exceptions.raise_compiler_error(model.identifier ~ ' has no champion: train it first') -}}
+    {%- elif not rows[0][3] -%}
+        {{- exceptions.raise_compiler_error(model.identifier ~ ' has no trees: use ml_predict for linear models and networks') -}}
+    {%- endif -%}
+    {{- return({'version': rows[0][0], 'features': fromjson(rows[0][1]), 'task': rows[0][2]}) -}}
+{% endmacro %}
+
+{% macro bigquery__ml_portable_version(model) %}
+    {%- set known = ml_active_version(model) -%}
+    {%- if execute and not known['model_version'] -%}
+        {{- exceptions.raise_compiler_error(model.identifier ~ ' was not imported: BigQuery gives nobody the trees of its own models') -}}
+    {%- endif -%}
+    {{- return({'version': known['model_version'], 'features': known['features'], 'task': known['task']}) -}}
+{% endmacro %}
+
+
+{# Where the trees are: in the registry, on BigQuery in the table `tree_nodes` beside the model. #}
+{% macro ml_tree_nodes(model) %}{{ return(adapter.dispatch('ml_tree_nodes', 'tapehouse')(model)) }}{% endmacro %}
+
+{% macro default__ml_tree_nodes(model) %}registry.tree_nodes{% endmacro %}
+
+{% macro bigquery__ml_tree_nodes(model) %}
+    {{- return(api.Relation.create(database=model.database, schema=model.schema, identifier='tree_nodes')) -}}
+{% endmacro %}
+
+
+{# An order of a query's rows that is the same whenever it is asked: BigQuery may ask a common table expression more than once. #}
+{% macro order_of_rows(rows) %}{{ return(adapter.dispatch('order_of_rows', 'tapehouse')(rows)) }}{% endmacro %}
+
+{% macro default__order_of_rows(rows) %}{% endmacro %}
+
+{% macro bigquery__order_of_rows(rows) %}order by to_json_string({{ rows }}){% endmacro %}
 
 
 {# A list of columns as float32, the precision in which features are compared with thresholds. #}
