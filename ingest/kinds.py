@@ -159,19 +159,20 @@ TRADES = Kind(
 
 BOOKS = Kind(
     name="books",
-    event_times=("transact_time", "event_time", "received_at"),
+    event_times=("transact_time",),
     columns=(
         _SYMBOL,
         Column("last_update_id", "bigint", ("seq", "lastupdateid"), is_required=True),
         Column("event_time", "instant", ("exch_ts_ms",)),
-        Column("transact_time", "instant", ("transaction_time",)),
+        Column("transact_time", "instant", ("transaction_time",),
+               default="coalesce(typed.event_time, typed.received_at)"),
         Column("bid_prices", "double[]", ("bids_px",), is_required=True),
         Column("bid_quantities", "double[]", ("bids_qty",), is_required=True),
         Column("ask_prices", "double[]", ("asks_px",), is_required=True),
         Column("ask_quantities", "double[]", ("asks_qty",), is_required=True),
     ),
     rules=(
-        Rule("coalesce(transact_time, event_time, received_at) is null",
+        Rule("transact_time is null",
              "neither the exchange's time nor the arrival is known"),
         Rule("len(bid_prices) <> len(bid_quantities) or len(ask_prices) <> len(ask_quantities)",
              "a side has more prices than quantities or fewer"),

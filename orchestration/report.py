@@ -10,6 +10,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from orchestration.costs import Cost
 from serving.leaks import Leak, Proof
 from serving.scoring import Scored
 
@@ -40,6 +41,39 @@ def print_scored(scored: Sequence[Scored], *, console: Console | None = None) ->
     ]
     names = ("model", "bars", "first bar", "last bar", "up", "down", "flat", "skipped")
     (console or Console()).print(_table("Scored", names, rows))
+
+
+def print_costs(costs: Iterable[Cost], price: float, *, console: Console | None = None) -> None:
+    """Print what each model reads of the tables of which it reads most, and the sums."""
+    console = console or Console(highlight=False)
+    by_model: dict[str, list[Cost]] = {}
+    for cost in costs:
+        by_model.setdefault(cost.model, []).append(cost)
+    table = Table("model", "reads most of", box=SIMPLE, title="One refresh on BigQuery")
+    for name in ("days", "of", "MB read", "MB billed", "dollars"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    sums = {True: 0, False: 0}
+    for model, parts in sorted(by_model.items(), key=lambda each: -sum(c.billed for c in each[1])):
+        most = max(parts, key=lambda cost: (cost.is_too_much, cost.read))
+        billed = sum(cost.billed for cost in parts)
+        sums[most.is_rebuilt] += billed
+        notes = {cost.reason or "reads its whole history" for cost in parts if not cost.is_bounded}
+        table.add_row(
+            *(model, most.table, str(most.days), str(most.all_days)),
+            *(f"{sum(c.read for c in parts) / 1e6:,.1f}", f"{billed / 1e6:,.1f}"),
+            f"{billed / 2**40 * price:.5f}",
+            "made anew" if most.is_rebuilt else "; ".join(sorted(notes)),
+        )
+    console.print(table)
+    for is_rebuilt, what in ((False, "models that are refreshed"), (True, "tables made anew")):
+        amount = sums[is_rebuilt]
+        console.print(f"{what}: {amount / 1e9:,.2f} GB, {amount / 2**40 * price:.4f} dollars")
+    for cost in (cost for parts in by_model.values() for cost in parts if cost.is_too_much):
+        console.print(
+            f"{cost.model} reads all {cost.all_days:,} days of {cost.table}, "
+            f"{cost.history / 1e6:,.0f} MB: bound its partition column by a constant"
+        )
 
 
 def print_proof(proof: Proof, *, console: Console | None = None) -> None:

@@ -1,43 +1,31 @@
-"""A refresh on BigQuery reads the partitions of the days that it needs, not the whole history."""
+"""A refresh on BigQuery reads the bytes that it needs, not the whole history."""
 
+from collections import defaultdict
+from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bigquery_costs import days_read, scans
-from bigquery_project import Manifest, compiled_for_bigquery, nodes_of
+from bigquery_project import Manifest, compiled_for_bigquery, nodes_of, raw_tables
 from bigquery_status import Status
+from features_fixtures import write_raw
+from typer.testing import CliRunner
 
-from ingest.raw_tables import raw_tables
+from ingest import warehouse
+from ingest.bigquery import BigQuery
+from ingest.raw_tables import raw_tables as definitions
+from ingest.settings import Settings
+from orchestration.cli import app
+from orchestration.costs import Cost, Refresh, costs, literal, refresh_of
+from orchestration.sizes import Table, cloud_tables, duckdb_tables, type_bytes
 
+SINCE = datetime(2025, 6, 1)
 HISTORY = 3650
-CHANGED_FROM = "timestamp '2025-06-01 00:00:00'"
-BOUND = f"opened_at >= timestamp_sub({CHANGED_FROM}, interval 2880 minute)"
-# Reads of a whole history that are known, with their reason: some columns of each, and the guide
-# counts them. A model that is not named here must stay below a fifth of the history.
-STATE = "reads the last state before the change from its own table"
-BY_DAY = "finds double ids by the UTC day, an expression of the partition's column"
-KNOWN = {
-    "int_bars": {"int_bars": STATE},
-    "int_bar_sessions": {"int_bar_sessions": STATE},
-    "int_trade_flows": {"int_trade_flows": STATE},
-    "feat_orderflow": {"feat_orderflow": STATE},
-    "int_macro_moments": {"int_bars": "asks by available_at which bars saw a value"},
-    "int_news_changes": dict.fromkeys(("news", "news_scores"), "asks by the time of arrival"),
-    "int_garch_variances": {"garch_parameters": "parameters hold until the next ones: few rows"},
-    "int_trade_minutes": {"trades": BY_DAY},
-    "int_trade_sizes": {"trades": BY_DAY},
-    "int_book_bars": {
-        "books": "is partitioned by arrival and asked by the time of the book",
-        "book_gaps": "has a row per lost book, few",
-    },
-    "feat_ta": dict.fromkeys(
-        (
-            *("int_bar_oscillators", "int_bar_sessions"),
-            *("int_volatility_regimes", "int_volume_profile"),
-        ),
-        "reads them by a view, whose joins alone bound them",
-    ),
+ROWS_A_DAY = 10_000
+BOUND = f"opened_at >= timestamp_sub({literal(SINCE)}, interval 2880 minute)"
+# Models that read a whole history, and why is in `meta.reads_whole` of each.
+WHOLE = {
+    "int_news_changes": {"news", "news_scores"},
+    "int_book_bars": {"book_gaps"},
 }
 PLANTED = {
     "no filter": "select opened_at, close_price from int_bars",
@@ -50,83 +38,162 @@ PLANTED = {
     "a filter on something computed": f"""
         with days as (select timestamp_trunc(opened_at, day) as opened_at from int_bars)
         select * from days where {BOUND}""",
+    "a cast that no page of BigQuery's says to prune": f"""
+        with days as (select *, cast(opened_at as date) as day from int_bars)
+        select * from days where day >= date({literal(SINCE)})""",
     "one side of a union": f"""
         select opened_at from int_bars where {BOUND} union all select opened_at from int_bars""",
+    "another column's filter": f"select * from int_bars where available_at >= {literal(SINCE)}",
 }
 
 
-def partition_columns(manifest: Manifest) -> dict[str, str]:
-    models = {
-        node["name"]: node["config"]["partition_by"]["field"]
-        for node in nodes_of(manifest, "model").values()
-        if node["config"].get("partition_by")
-    }
-    return models | {table.name: table.event_time for table in raw_tables().values()}
+def history(widths: dict[str, float], column: str | None) -> Table:
+    """Ten years of a table, ten thousand rows a day."""
+    days = [date(2025, 6, 1) - timedelta(days=number) for number in range(HISTORY)]
+    return Table(widths, dict.fromkeys(days, ROWS_A_DAY), column)
 
 
-def most_days(sql: str, views: dict[str, str], columns: dict[str, str]) -> dict[str, int]:
-    """Return, of each partitioned table that a query reads, the most days that a read touches."""
-    days: dict[str, int] = {}
-    for scan in scans(sql, views):
-        if scan.table in columns:
-            found = days_read(scan, columns[scan.table], CHANGED_FROM, HISTORY)
-            days[scan.table] = max(found, days.get(scan.table, 0))
-    return days
+BARS = {"opened_at": 8, "available_at": 8, "close_price": 8, "symbol": 10}
+
+
+def planted(sql: str, **views: str) -> list[Cost]:
+    columns = {"int_bars": "opened_at", "int_klines": "opened_at"}
+    tables = {name: history(BARS, column) for name, column in columns.items()}
+    return list(costs(Refresh(SINCE, {"planted": sql}, views, columns), tables))
 
 
 @pytest.fixture(scope="module")
-def read_days(
-    project_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, int]]:
-    """The days that each model's refresh reads of each table."""
-    manifest = compiled_for_bigquery(
-        project_root, tmp_path_factory.mktemp("refreshed"), changed_from=CHANGED_FROM
-    )
-    models: list[dict[str, Any]] = list(nodes_of(manifest, "model").values())
-    views = {
-        node["name"]: node["compiled_code"]
-        for node in models
-        if node["config"]["materialized"] == "view"
-    }
-    columns = partition_columns(manifest)
-    return {
-        node["name"]: most_days(node["compiled_code"], views, columns)
-        for node in models
-        if node["config"].get("incremental_strategy") == "insert_overwrite"
-        and node["config"]["materialized"] == "incremental"
-    }
+def refreshed(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    working = tmp_path_factory.mktemp("refreshed")
+    return compiled_for_bigquery(project_root, working, changed_from=literal(SINCE))
 
 
-def test_a_refresh_reads_the_days_that_it_needs(
-    read_days: dict[str, dict[str, int]], bigquery_status: Status
+@pytest.fixture(scope="module")
+def found(refreshed: Manifest, project_root: Path) -> list[Cost]:
+    """What each model's refresh reads of ten years of every table."""
+    refresh = refresh_of(refreshed, SINCE)
+    raw = {
+        name.split(".")[-1]: types for name, types in raw_tables(refreshed, project_root).items()
+    }
+    models = {
+        node["name"]: dict.fromkeys(node["columns"], "FLOAT64")
+        for node in nodes_of(refreshed, "model").values()
+    }
+    tables = {
+        name: history(
+            {column: type_bytes(kind) for column, kind in types.items()},
+            refresh.partition_columns.get(name),
+        )
+        for name, types in (raw | models).items()
+        if name not in refresh.views
+    }
+    return list(costs(refresh, tables))
+
+
+def test_a_refresh_reads_a_bounded_part_of_the_history(
+    found: list[Cost], bigquery_status: Status
 ) -> None:
-    for model, days in read_days.items():
-        most = max(days.values(), default=0)
-        bigquery_status.setdefault(model, {})["days"] = "all" if most == HISTORY else str(most)
-    assert len(read_days) > 40
-    whole = {
-        model: {table: found for table, found in days.items() if found > HISTORY / 5}
-        for model, days in read_days.items()
-    }
-    found = {model: set(tables) for model, tables in whole.items() if tables}
-    assert found == {model: set(tables) for model, tables in KNOWN.items()}
+    refreshed = [cost for cost in found if not cost.is_rebuilt]
+    most: dict[str, int] = defaultdict(int)
+    for cost in refreshed:
+        if not cost.reason:
+            most[cost.model] = max(most[cost.model], cost.days)
+    for model, days in most.items():
+        bigquery_status.setdefault(model, {})["days"] = "all" if days == HISTORY else str(days)
+    assert [(cost.model, cost.table) for cost in refreshed if cost.is_too_much] == []
+    assert {model: days for model, days in most.items() if days > HISTORY / 10} == {}
+    assert len(most) > 40
+    read, history = (sum(getattr(c, kind) for c in refreshed) for kind in ("read", "history"))
+    assert 0 < read < history / 40
+
+
+def test_models_that_read_everything_say_why(found: list[Cost]) -> None:
+    whole: dict[str, set[str]] = defaultdict(set)
+    for cost in found:
+        if cost.reason or (not cost.is_bounded and not cost.is_rebuilt):
+            whole[cost.model].add(cost.table)
+    assert whole == WHOLE
 
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_model_that_reads_its_whole_history_is_found(name: str) -> None:
-    columns = {"int_bars": "opened_at", "int_klines": "opened_at"}
-    assert HISTORY in most_days(PLANTED[name], {}, columns).values()
+    assert any(cost.is_too_much for cost in planted(PLANTED[name]))
 
 
 def test_a_bound_reaches_the_table_through_views_and_joins() -> None:
-    sql = f"""
+    renamed = "select * from int_bars qualify row_number() over (partition by opened_at) = 1"
+    first, second = planted(
+        f"""
         with bars as (select symbol, opened_at as at from renamed)
         select bars.at from bars inner join int_klines as k on bars.at = k.opened_at
-        where bars.at >= timestamp_sub({CHANGED_FROM}, interval 2880 minute)
-        and k.opened_at >= {CHANGED_FROM}"""
-    views = {
-        "renamed": "select * from int_bars qualify row_number() over (partition by opened_at"
-        " order by symbol) = 1"
-    }
-    columns = {"int_bars": "opened_at", "int_klines": "opened_at"}
-    assert most_days(sql, views, columns) == {"int_bars": 3, "int_klines": 1}
+        where bars.at >= timestamp_sub({literal(SINCE)}, interval 2880 minute)
+        and k.opened_at >= {literal(SINCE)}""",
+        renamed=renamed,
+    )
+    assert [(cost.table, cost.days, cost.read) for cost in (first, second)] == [
+        ("int_bars", 3, 3 * ROWS_A_DAY * 8),
+        ("int_klines", 1, ROWS_A_DAY * 8),
+    ]
+
+
+def test_a_bound_reaches_the_table_by_its_day_and_only_where_windows_keep_it() -> None:
+    by_day = """
+        with days as (
+            select *, date(opened_at) as day from int_bars
+            qualify row_number() over (partition by symbol, {} order by close_price) = 1
+        )
+        select close_price from days where day >= date({})"""
+    (kept,) = planted(by_day.format("day", literal(SINCE)))
+    (mixed,) = planted(by_day.format("close_price", literal(SINCE)))
+    assert (kept.days, kept.read) == (1, ROWS_A_DAY * (8 + 8 + 10))
+    assert mixed.is_too_much
+
+
+def test_what_costs_nothing_or_has_a_reason_is_let_be() -> None:
+    sql, columns = PLANTED["no filter"], {"int_bars": "opened_at"}
+    small = {"int_bars": Table(BARS, {date(2025, 1, 1): 100}, "opened_at")}
+    (few,) = costs(Refresh(SINCE, {"planted": sql}, {}, columns), small)
+    assert (few.is_bounded, few.is_too_much, few.billed) == (False, False, 10_000_000)
+    large = {"int_bars": history(BARS, "opened_at")}
+    reasons = {"planted": {"int_bars": "it is all needed"}}
+    (excused,) = costs(Refresh(SINCE, {"planted": sql}, {}, columns, reasons=reasons), large)
+    assert (excused.is_too_much, excused.reason) == (False, "it is all needed")
+
+
+def test_sizes_of_the_duckdb_warehouse_are_those_of_its_rows(tmp_path: Path) -> None:
+    database = tmp_path / "tapehouse.duckdb"
+    write_raw(database, {})
+    with warehouse.writing(database) as connection:
+        connection.execute(
+            """insert into raw.trades by name
+            select 'BTCUSDT' as symbol, 1.5 as price, true as is_buyer_maker,
+                timestamptz '2025-01-01 00:00+00' + to_hours(hour) as transact_time
+            from range(30) as hours (hour)"""
+        )
+    found = duckdb_tables(Settings(database=database), {"trades": "transact_time"})["trades"]
+    assert found.rows == {date(2025, 1, 1): 24, date(2025, 1, 2): 6}
+    assert found.size(["symbol", "price", "is_buyer_maker"], date(2025, 1, 2)) == 6 * (9 + 8 + 1)
+
+
+def test_sizes_on_bigquery_are_those_of_its_partitions(cloud_settings: Settings) -> None:
+    cloud = BigQuery(cloud_settings)
+    cloud.create_raw_tables()
+    cloud.query(
+        """insert into trades (symbol, price, transact_time) values
+        ('BTCUSDT', 1.5, '2025-01-01 01:00:00+00'), ('BTCUSDT', 1.5, '2025-01-02 01:00:00+00'),
+        ('ETHUSDT', 1.5, '2025-01-02 02:00:00+00')"""
+    )
+    found = cloud_tables(cloud_settings, {"trades": definitions()["trades"].event_time})["trades"]
+    assert found.rows == {date(2025, 1, 1): 1, date(2025, 1, 2): 2}
+    assert found.size(["price"]) > 0
+
+
+def test_the_command_says_what_a_refresh_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_raw(tmp_path / "tapehouse.duckdb", {})
+    monkeypatch.setenv("COLUMNS", "160")
+    done = CliRunner().invoke(app, ["check", "costs", "--since", "2025-06-01"])
+    assert done.exit_code == 0, done.output
+    assert "int_klines" in done.stdout
+    assert "models that are refreshed: " in done.stdout

@@ -75,7 +75,7 @@ def test_every_raw_table_is_there_by_day_and_symbol(cloud_settings: Settings) ->
     expected = {
         "klines": ("open_time", ["symbol"]),
         "trades": ("transact_time", ["symbol"]),
-        "books": ("received_at", ["symbol"]),
+        "books": ("transact_time", ["symbol"]),
         "macro_bars": ("close_time", ["series"]),
         "news": ("published_time", ["provider"]),
         "raw_rejects": ("received_at", ["symbol"]),

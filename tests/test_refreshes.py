@@ -35,7 +35,10 @@ WRONG = {
     ),
     "forgets_the_gap": Wrong("int_bars", "intermediate"),
     "forgets_the_run": Wrong(
-        "int_bars", "intermediate", ("not is_gap", "false"), "{moved_back_by: last_bar_before}"
+        "int_bars",
+        "intermediate",
+        ("interval_minutes * (1 - bars_in_run)", "0 * bars_in_run"),
+        "{moved_back_by: last_bar_before}",
     ),
     "starts_anew": Wrong(
         "int_bar_sessions", "intermediate", ("where opened_at < {{ changed }}", "where false")

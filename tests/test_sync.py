@@ -47,7 +47,7 @@ def fill(database: Path) -> None:
             insert into raw.books by name
             select 'BTCUSDT' as symbol, 1 as last_update_id, [0.1, 1e-9] as bid_prices,
                 [1.0, 2.0] as bid_quantities, [] as ask_prices, null as ask_quantities,
-                $day as received_at
+                $day as transact_time, $day as received_at
             """,
             {"day": DAY},
         )

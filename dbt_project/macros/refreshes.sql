@@ -48,15 +48,7 @@
         merge into {{ bookkeeping('raw_days') }} as known
         using (
             with counted as (
-                {% for source in landed -%}
-                    select
-                        '{{ source.name }}' as source_name,
-                        {{ bar_opened_at(utc(source.config.event_time), 1440) }} as day,
-                        count(*) as row_count
-                    from {{ source.relation_name }}
-                    group by 1, 2
-                    {{ 'union all' if not loop.last }}
-                {% endfor %}
+                {{ counted_days(landed) }}
             )
 
             select
@@ -81,6 +73,49 @@
             values (changed.source_name, changed.day, changed.row_count, changed.number)
     {%- endif %}
 {% endmacro %}
+
+
+{# How many rows the tables have of each UTC day. BigQuery knows it of a day's partition without reading the rows; those
+   that were streamed an hour ago belong to none yet, and of their tables yesterday and today are counted. #}
+{% macro counted_days(landed) %}{{ return(adapter.dispatch('counted_days', 'tapehouse')(landed)) }}{% endmacro %}
+
+{% macro default__counted_days(landed, since=none) %}
+    {%- for source in landed -%}
+        select
+            '{{ source.name }}' as source_name,
+            {{ bar_opened_at(utc(source.config.event_time), 1440) }} as day,
+            count(*) as row_count
+        from {{ source.relation_name }}
+        {% if since %} where {{ utc(source.config.event_time) }} >= {{ since }} {% endif %}
+        group by 1, 2
+        {{ 'union all' if not loop.last }}
+    {% endfor %}
+{%- endmacro %}
+
+{% macro bigquery__counted_days(landed) %}
+    {%- set partitions = '`' ~ landed[0].database ~ '`.`' ~ landed[0].schema ~ '`.INFORMATION_SCHEMA.PARTITIONS' -%}
+    {%- set names = "'" ~ landed | map(attribute='identifier') | join("', '") ~ "'" -%}
+    {%- set streamed = run_query(
+        'select distinct table_name from ' ~ partitions ~ ' where table_name in (' ~ names ~ ')'
+        " and partition_id = '__UNPARTITIONED__' and total_rows > 0"
+    ).columns[0].values() -%}
+    {%- set since = "timestamp '" ~ (run_started_at - modules.datetime.timedelta(days=1)).strftime('%Y-%m-%d') ~ "'" -%}
+    select
+        table_name as source_name,
+        parse_timestamp('%Y%m%d', partition_id) as day,
+        total_rows as row_count
+    from {{ partitions }}
+    where
+        table_name in ({{ names }})
+        and regexp_contains(partition_id, '^[0-9]{8}$')
+        {%- if streamed %}
+            and not (table_name in ('{{ streamed | join("', '") }}') and parse_timestamp('%Y%m%d', partition_id) >= {{ since }})
+
+        union all
+
+        {{ default__counted_days(landed | selectattr('identifier', 'in', streamed) | list, since) }}
+        {%- endif %}
+{%- endmacro %}
 
 
 {# Whether a source's table exists. On DuckDB the adapter's own answer would begin a transaction around the hook, which dbt rolls back. #}
@@ -161,10 +196,18 @@
             )
         )
     {%- endset -%}
-    {%- if meta.moved_back_by -%}{%- set change = context[meta.moved_back_by](change) -%}{%- endif -%}
-    {%- set found = run_query('select ' ~ bar_opened_at(add_minutes(change, -ahead), 1440)).columns[0].values()[0] -%}
-    {%- if found is none -%}{{- return("timestamp '9999-12-31 00:00:00'") -}}{%- endif -%}
-    {{- return("timestamp '" ~ (found | string)[:19] ~ "'") -}}
+    {%- set found = midnight_before(change, ahead) -%}
+    {%- if meta.moved_back_by and '9999' not in found -%}
+        {%- set found = midnight_before(context[meta.moved_back_by](found)) -%}
+    {%- endif -%}
+    {{- return(found) -}}
+{% endmacro %}
+
+
+{# A literal, after all times where there is no moment. #}
+{% macro midnight_before(moment, minutes=0) %}
+    {%- set found = run_query('select ' ~ bar_opened_at(add_minutes(moment, -minutes), 1440)).columns[0].values()[0] -%}
+    {{- return("timestamp '9999-12-31 00:00:00'" if found is none else literal_of(found)) -}}
 {% endmacro %}
 
 
@@ -172,29 +215,66 @@
 {% macro epoch() %}timestamp '1970-01-01 00:00:00'{% endmacro %}
 
 
-{# For rows that join a slower series as known at a bar's `available_at`: the first bar that a change could reach. #}
-{% macro first_bar_available_since(change) -%}
-    (
-        select least({{ change }}, coalesce(min(opened_at), {{ change }})) from {{ graph.nodes['model.tapehouse.int_bars'].relation_name }}
-        where available_at >= {{ change }}
-    )
-{%- endmacro %}
+{#
+    A literal: the earliest of the bars that `found`, an aggregate over those of a series before `changed`, names, at latest `changed`.
+    It is asked of a day, a month, then all of `int_bars` before the change, until `is_enough`, an aggregate over the series: BigQuery
+    reads the days that a constant bounds. Compiled without a connection it is a day before.
+#}
+{% macro earliest_bar(changed, found, is_enough, series='') %}
+    {%- if builtins.var('changed_from', none) -%}{{- return(add_minutes(changed, -1440)) -}}{%- endif -%}
+    {%- if not execute or '9999' in changed -%}{{- return(changed) -}}{%- endif -%}
+    {%- set known = remembered() -%}
+    {%- set key = [changed, found, series] | join -%}
+    {%- for days in [1, 32, 20000] -%}
+        {%- if key not in known -%}
+            {%- set question -%}
+                select coalesce(min(found_at), {{ changed }}), cast({{ is_enough if days < 20000 else 'true' }} as integer)
+                from (
+                    select exchange, market, symbol, interval_minutes, {{ found }} as found_at, min(opened_at) as first_at
+                    from {{ graph.nodes['model.tapehouse.int_bars'].relation_name }}
+                    where opened_at >= {{ add_minutes(changed, -1440 * days) }} and opened_at < {{ changed }}
+                    group by exchange, market, symbol, interval_minutes
+                ) as bars_before
+                {{ series }}
+            {%- endset -%}
+            {%- set answer = run_query(question).rows[0] -%}
+            {%- if answer[1] -%}{%- do known.update({key: literal_of(answer[0])}) -%}{%- endif -%}
+        {%- endif -%}
+    {%- endfor -%}
+    {{- return(known[key]) -}}
+{% endmacro %}
+
+{% macro literal_of(moment) %}{{- return("timestamp '" ~ (moment | string)[:19] ~ "'") -}}{% endmacro %}
 
 
-{# For gaps, which lie between two bars: the last bar before the change of a series with a gap up to the change. #}
-{% macro last_bar_before(change) -%}
-    (
-        select least({{ change }}, coalesce(min(last_opened_at), {{ change }})) from (
-            select
-                interval_minutes,
-                max(case when opened_at < {{ change }} then opened_at end) as last_opened_at
-            from {{ ref('int_klines') }}
-            group by exchange, market, symbol, interval_minutes
-            having max(opened_at) >= {{ change }}
-        ) as series
-        where {{ add_minutes('last_opened_at', 'interval_minutes') }} < {{ change }}
-    )
-{%- endmacro %}
+{# For figures that run on from the last bar before the change, gaps aside: the earliest such bar. #}
+{% macro last_bar(changed) %}
+    {{- return(earliest_bar(changed, 'max(case when not is_gap then opened_at end)', 'count(*) = count(found_at)')) -}}
+{% endmacro %}
+
+
+{# For rows that join a slower series as known at a bar's `available_at`: the first bar that a change could reach. Those of a
+   series arrive in their order, so the days before have none where the first bar looked at is not one. #}
+{% macro first_bar_available_since(changed) %}
+    {%- set found = 'min(case when available_at >= ' ~ changed ~ ' then opened_at end)' -%}
+    {{- return(earliest_bar(changed, found, 'count(case when found_at = first_at then 1 end) = 0')) -}}
+{% endmacro %}
+
+
+{# For gaps, which lie between two bars: the last bar before the change of a series that goes on after it and has no rows up to
+   it yet. A series that begins has none, which nothing but its whole history says. #}
+{% macro last_bar_before(changed) %}
+    {%- set joined -%}
+        right join (
+            select distinct exchange, market, symbol, interval_minutes
+            from {{ graph.nodes['model.tapehouse.int_klines'].relation_name }}
+            where opened_at >= {{ changed }}
+        ) as going_on using (exchange, market, symbol, interval_minutes)
+    {%- endset -%}
+    {%- set is_before = add_minutes('max(opened_at)', 'interval_minutes') ~ ' < ' ~ changed -%}
+    {%- set found = 'case when ' ~ is_before ~ ' then max(opened_at) end' -%}
+    {{- return(earliest_bar(changed, found, 'count(*) = count(first_at)', joined)) -}}
+{% endmacro %}
 
 
 {# Whether a bar is among those that decide the rows from `changed` on: they and the `meta.lookback_bars` (or

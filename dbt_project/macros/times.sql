@@ -7,6 +7,14 @@
 {% macro bigquery__utc(column) %}{{ column }}{% endmacro %}
 
 
+{# The UTC day of a timestamp column of the raw schema. BigQuery leaves out partitions by `date(column)`. #}
+{% macro utc_day(column) %}{{ return(adapter.dispatch('utc_day', 'tapehouse')(column)) }}{% endmacro %}
+
+{% macro default__utc_day(column) %}cast({{ utc(column) }} as date){% endmacro %}
+
+{% macro bigquery__utc_day(column) %}date({{ column }}){% endmacro %}
+
+
 {# A timestamp some minutes later; negative minutes go back. #}
 {% macro add_minutes(timestamp, minutes) %}
     {{- return(adapter.dispatch('add_minutes', 'tapehouse')(timestamp, minutes)) -}}

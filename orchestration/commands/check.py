@@ -1,9 +1,11 @@
 """`tapehouse check`: what must hold of the tables."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
+
+from orchestration.commands.target import Target
 
 app = typer.Typer(name="check", help="Prove what must hold of the tables.", no_args_is_help=True)
 
@@ -82,4 +84,40 @@ def skew() -> None:
     if any(row.mismatches or row.extra for row in features) or any(
         row.mismatches for row in answers
     ):
+        raise typer.Exit(1)
+
+
+@app.command()
+def costs(
+    since: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="UTC day that changed first. Yesterday."),
+    ] = None,
+    price: Annotated[
+        float, typer.Option(help="Dollars a TiB that queries read: your contract's.")
+    ] = 6.25,
+    target: Target = None,  # noqa: ARG001
+) -> None:
+    """Estimate what one refresh of the models on BigQuery reads, and bills.
+
+    Rows of the partitions that each statement touches times the width of the columns it reads.
+    The sizes are those of the warehouse of `--target`: of the DuckDB file, as if it were on
+    BigQuery, or what BigQuery says of its partitions. Nothing is run.
+
+    Exit code 0: every model is refreshed from a bounded part of the history, or says in its
+    `meta.reads_whole` why not. 1: some would read a whole history; they are named.
+    """
+    from ingest.settings import Settings
+    from orchestration.costs import compiled_refresh
+    from orchestration.costs import costs as estimated
+    from orchestration.report import print_costs
+    from orchestration.sizes import cloud_tables, duckdb_tables
+
+    settings = Settings()
+    day = since or datetime.now(UTC).replace(tzinfo=None) - timedelta(days=1)
+    refresh = compiled_refresh(day.replace(hour=0, minute=0, second=0, microsecond=0))
+    sizes = cloud_tables if settings.target == "bigquery" else duckdb_tables
+    found = list(estimated(refresh, sizes(settings, refresh.partition_columns)))
+    print_costs(found, price)
+    if any(cost.is_too_much for cost in found):
         raise typer.Exit(1)

@@ -56,7 +56,7 @@ earlier as (
 
     from {{ this }}
 
-    where opened_at < {{ changed }}
+    where opened_at < {{ changed }} and opened_at >= {{ last_bar(changed) }}
 
     group by {{ series | join(', ') }}
 

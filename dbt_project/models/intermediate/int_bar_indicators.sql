@@ -1,6 +1,6 @@
 {# Recursive indicators, oscillators and the volume profile by the names of the catalogue. #}
 
-{{ config(materialized='view') }}
+{% set changed = changed_from() if is_incremental() %}
 
 with
 
@@ -8,11 +8,15 @@ averages as (
 
     select * from {{ ref('int_bar_averages') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 oscillators as (
 
     select * from {{ ref('int_bar_oscillators') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -20,17 +24,23 @@ sessions as (
 
     select * from {{ ref('int_bar_sessions') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 profiles as (
 
     select * from {{ ref('int_volume_profile') }}
 
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
+
 ),
 
 regimes as (
 
     select * from {{ ref('int_volatility_regimes') }}
+
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
 

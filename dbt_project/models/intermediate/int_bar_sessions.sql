@@ -50,7 +50,7 @@ bars as (
 
         from {{ this }}
 
-        where opened_at < {{ changed }}
+        where opened_at < {{ changed }} and opened_at >= {{ last_bar(changed) }}
 
         group by exchange, market, symbol, interval_minutes
     {%- endif %}

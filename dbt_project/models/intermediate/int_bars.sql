@@ -27,7 +27,7 @@ klines as (
 
         union all
 
-        {# The last bar that stays: its run goes on, and what had arrived with it. #}
+        {# The last row that stays, a bar or a gap: its run goes on, and what had arrived with it. #}
         select
             exchange,
             market,
@@ -42,7 +42,9 @@ klines as (
 
         from {{ this }}
 
-        where opened_at < {{ changed }} and not is_gap
+        where
+            opened_at < {{ changed }}
+            and opened_at >= {{ add_minutes(changed, -(var('interval_minutes') | max)) }}
 
         group by exchange, market, symbol, interval_minutes
     {%- endif %}

@@ -37,6 +37,10 @@ parameters as (
 
     from {{ ref('stg_garch_parameters') }}
 
+    {% if is_incremental() -%}
+        where fitted_until >= {{ add_minutes(changed, -1025 * (var('interval_minutes') | max) - var('staleness_minutes').garch_parameters) }}
+    {%- endif %}
+
 ),
 
 known as (

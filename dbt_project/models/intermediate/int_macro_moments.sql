@@ -17,7 +17,10 @@ bar_moments as (
     from {{ ref('int_bars') }}
 
     where not is_gap
-        {% if is_incremental() %} and available_at >= {{ changed }} {% endif %}
+        {% if is_incremental() -%}
+            and available_at >= {{ changed }}
+            and opened_at >= {{ first_bar_available_since(changed) }}
+        {%- endif %}
 
 ),
 

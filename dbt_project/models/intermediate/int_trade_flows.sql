@@ -60,7 +60,7 @@ earlier as (
 
     from {{ this }}
 
-    where opened_at < {{ changed }}
+    where opened_at < {{ changed }} and opened_at >= {{ last_bar(changed) }}
 
     group by exchange, market, symbol, interval_minutes
 

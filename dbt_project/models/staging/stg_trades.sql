@@ -8,7 +8,7 @@
         is_aggregate,
         trade_id,
         {{ utc('transact_time') }} as traded_at,
-        cast({{ utc('transact_time') }} as date) as traded_on,
+        {{ utc_day('transact_time') }} as traded_on,
         price,
         quantity,
         coalesce(quote_quantity, price * quantity) as quote_quantity,

@@ -1,0 +1,187 @@
+"""What a refresh of the project on BigQuery reads, in bytes, and which models would read too much.
+
+Rows of the partitions touched times the width of the columns read. Nothing is run: the project's
+statements are compiled without a connection, as a refresh since a moment would send them.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import duckdb
+import sqlglot
+
+from ingest.raw_tables import raw_tables
+from ingest.settings import PROJECT_ROOT
+from orchestration.scans import parsed_scans
+from orchestration.sizes import Table
+from serving.manifest import CompilationError
+
+# BigQuery bills at least that much of each table that a query names.
+LEAST_BILLED = 10_000_000
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model's refresh reads of a table.
+
+    Parameters
+    ----------
+    model, table : str
+        Their names.
+    read, history : int
+        Bytes of the columns read: in the days that are read, and in all days.
+    days, all_days : int
+        Those that are read, and those there are.
+    is_bounded : bool
+        Whether a constant leaves out the days before.
+    is_rebuilt : bool
+        Whether the model is made anew, which reads everything by its nature.
+    reason : str
+        Why the whole history is needed (``meta.reads_whole`` of the model), else empty.
+    """
+
+    model: str
+    table: str
+    read: int
+    history: int
+    days: int
+    all_days: int
+    is_bounded: bool
+    is_rebuilt: bool
+    reason: str = ""
+
+    @property
+    def billed(self) -> int:
+        """The bytes billed."""
+        return max(self.read, LEAST_BILLED)
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether a refresh would scan a whole history that costs something, without a reason."""
+        is_excused = self.is_bounded or self.is_rebuilt or bool(self.reason)
+        return not is_excused and self.history > LEAST_BILLED
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """The statements of a refresh: of each model its own, and of the views that it may name."""
+
+    since: datetime
+    models: Mapping[str, str]
+    views: Mapping[str, str]
+    partition_columns: Mapping[str, str]
+    rebuilt: frozenset[str] = frozenset()
+    reasons: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def literal(moment: datetime) -> str:
+    """Return a moment as the refreshes of the project write it."""
+    return f"timestamp '{moment:%Y-%m-%d %H:%M:%S}'"
+
+
+def compiled_refresh(since: datetime, *, project_root: Path = PROJECT_ROOT) -> Refresh:
+    """Compile the project for BigQuery as a refresh since a UTC midnight, without a connection.
+
+    Raises
+    ------
+    CompilationError
+        If dbt refuses the project.
+    """
+    with TemporaryDirectory(prefix="tapehouse-costs-") as directory:
+        done = subprocess.run(
+            [
+                *(str(Path(sys.executable).with_name("dbt")), "--quiet", "compile"),
+                *("--target", "bigquery", "--no-populate-cache", "--no-introspect"),
+                *("--vars", json.dumps({"changed_from": literal(since)})),
+                *("--project-dir", str(project_root / "dbt_project")),
+                *("--profiles-dir", str(project_root)),
+                *("--target-path", directory, "--log-path", directory),
+            ],
+            env=os.environ
+            | {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise CompilationError(f"dbt could not compile the project:\n{done.stdout}")
+        return refresh_of(json.loads(Path(directory, "manifest.json").read_text()), since)
+
+
+def refresh_of(manifest: Mapping[str, Any], since: datetime) -> Refresh:
+    """Return the statements of a manifest that was compiled as a refresh since a moment."""
+    nodes = [n for n in manifest["nodes"].values() if n["resource_type"] == "model"]
+    views = {n["name"] for n in nodes if n["config"]["materialized"] == "view"}
+    refreshed = {
+        n["name"] for n in nodes if n["config"].get("incremental_strategy") == "insert_overwrite"
+    }
+    codes = {n["name"]: n["compiled_code"] for n in nodes}
+    return Refresh(
+        since,
+        {name: code for name, code in codes.items() if name not in views},
+        {name: codes[name] for name in views},
+        {table.name: table.event_time for table in raw_tables().values()}
+        | {
+            n["name"]: n["config"]["partition_by"]["field"]
+            for n in nodes
+            if n["config"].get("partition_by")
+        },
+        frozenset(codes.keys() - views - refreshed),
+        {n["name"]: n["config"]["meta"].get("reads_whole", {}) for n in nodes},
+    )
+
+
+def costs(refresh: Refresh, tables: Mapping[str, Table]) -> Iterator[Cost]:
+    """Yield what each model's refresh reads of each table, the tables that it knows the size of.
+
+    A table that a statement names more than once counts once: with all the columns and from the
+    earliest day that any of its places asks for. Statements that `sqlglot` cannot read, of models
+    of BigQuery ML among those made anew, are left out.
+    """
+    views = {name: sqlglot.parse_one(sql, read="bigquery") for name, sql in refresh.views.items()}
+    for model, sql in refresh.models.items():
+        found: dict[str, tuple[set[str], list[date | None]]] = {}
+        try:
+            for scan in parsed_scans(sql, views):
+                if scan.table in tables:
+                    columns, days = found.setdefault(scan.table, (set(), []))
+                    columns |= tables[scan.table].widths.keys() & (
+                        tables[scan.table].widths.keys() if scan.columns is None else scan.columns
+                    )
+                    bound = scan.bounds.get(refresh.partition_columns.get(scan.table, ""))
+                    days.append(_day(bound) if bound else None)
+        except sqlglot.ParseError:
+            if model not in refresh.rebuilt:
+                raise
+        for name, (columns, days) in sorted(found.items()):
+            table = tables[name]
+            bounds = [day for day in days if day]
+            first = min(bounds) if len(bounds) == len(days) else None
+            yield Cost(
+                model,
+                name,
+                table.size(columns, first),
+                table.size(columns),
+                sum(1 for day in table.rows if not (first and day and day < first)),
+                len(table.rows),
+                first is not None or name not in refresh.partition_columns,
+                model in refresh.rebuilt,
+                refresh.reasons.get(model, {}).get(name, ""),
+            )
+
+
+def _day(bound: str) -> date:
+    """Return the UTC day of a constant of GoogleSQL."""
+    text = sqlglot.transpile(bound, read="bigquery", write="duckdb")[0]
+    with duckdb.connect(":memory:") as connection:
+        query = f"select cast(cast({text} as timestamp) as date)"
+        ((day,),) = connection.execute(query).fetchall()
+    return cast(date, day)
