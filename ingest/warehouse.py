@@ -68,7 +68,7 @@ def reading(database: Path, *, timeout_s: float = 600.0) -> Iterator[duckdb.Duck
     WarehouseBusyError
         If a writer still holds the file after ``timeout_s``; the message names the process.
     """
-    if not database.exists():
+    if not database.is_file():
         raise WarehouseMissingError(
             f"there is no warehouse at {database}: run `tapehouse ingest` or `make demo` first, "
             "or point TAPEHOUSE_DATABASE at an existing file"

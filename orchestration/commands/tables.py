@@ -12,6 +12,8 @@ from rich.table import Table
 from ingest.report import OnStep, Report, Step
 from ingest.settings import Settings
 
+LONGEST_LINE = 100_000
+
 
 @contextmanager
 def progress(kind: str) -> Iterator[OnStep]:
@@ -68,13 +70,16 @@ def show(report: Report, settings: Settings) -> None:
 
 
 def print_rows(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table whose values fold rather than lose their ends."""
+    """Print a table whose values fold rather than lose their ends; in a file each row is a line."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name in ("model", "version"))
     for row in rows:
         table.add_row(*(escape(value) for value in row))
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = LONGEST_LINE
+    console.print(table)
 
 
 def _time(time: datetime | None) -> str:
