@@ -3,7 +3,8 @@
 To plan one of the project's models takes DuckDB far longer (5 to 100 ms) than to run it over the
 rows of a few bars (1 to 3 ms), and a prepared statement is planned again each time it runs. So a
 query here reads tables that are Arrow streams: DuckDB plans it from their schemas, asks for the
-first stream, and waits there until it is given the rows.
+first stream, and waits there until it is given the rows. It is planned again when it is told to,
+so that the planning of one query does not take the processors from the next.
 """
 
 import queue
@@ -22,7 +23,7 @@ class _StoppedError(Exception):
 
 
 class PlannedQuery:
-    """A query on a thread of its own, always planned and waiting for its next tables.
+    """A query on a thread of its own, planned and waiting for its next tables.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ class PlannedQuery:
         self._done = done
         self._tables: Tables | None = None
         self._given = threading.Event()
+        self._planning = threading.Event()
+        self._planning.set()
         self._stopped = False
         # With one thread DuckDB has none of its own that could wait for the rows.
         self._connection = duckdb.connect(":memory:", config={"threads": 1})
@@ -77,11 +80,17 @@ class PlannedQuery:
         """Let the query run over these tables, by quoted relation."""
         self._tables = tables
         self._given.set()
+        self._planning.set()
+
+    def plan(self) -> None:
+        """Have the query planned for its next run; one that runs unplanned takes the longer."""
+        self._planning.set()
 
     def stop(self) -> None:
         """End the thread."""
         self._stopped = True
         self._given.set()
+        self._planning.set()
         self._thread.join()
         self._connection.close()
 
@@ -94,6 +103,7 @@ class PlannedQuery:
 
     def _loop(self) -> None:
         while True:
+            self._planning.wait()
             result: pa.Table | Exception
             try:
                 result = self._relation.to_arrow_table()
@@ -101,7 +111,10 @@ class PlannedQuery:
                 if self._stopped:
                     return
                 result = error
+            if self._stopped:
+                return
             self._given.clear()
+            self._planning.clear()
             self._tables = None
             self._done.put((self._name, result))
 

@@ -242,6 +242,7 @@ class Loop:
             health.LATE_BARS.labels("missing").inc(close.missing)
             _log.warning("bars missing", closed_at=str(close.closed_at), symbols=close.missing)
         self._say(results, heard_at=heard_at)
+        self._features.plan_ahead()
         health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
 
     def _say(self, results: Mapping[str, pa.Table], *, heard_at: datetime) -> None:

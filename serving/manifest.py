@@ -70,7 +70,7 @@ class Model:
     relation : str
         Quoted name as the compiled SQL of its readers writes it.
     is_view : bool
-        Whether it is built as a view.
+        Whether it is built as a view, and no rows of it are kept live (``meta.is_kept``).
     sql : str
         The compiled SELECT.
     parents : tuple of str
@@ -411,7 +411,7 @@ def _model(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> Model:
         name=node["name"],
         schema=node["schema"],
         relation=node["relation_name"],
-        is_view=node["config"]["materialized"] == "view",
+        is_view=node["config"]["materialized"] == "view" and not meta.get("is_kept"),
         sql=node["compiled_code"],
         parents=tuple(known[key]["relation_name"] for key in node["depends_on"]["nodes"]),
         lookback_bars=int(meta.get("lookback_bars", 0)),

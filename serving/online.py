@@ -2,23 +2,24 @@
 
 import queue
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from serving.ahead import PlannedQuery
+from serving.kept import Kept, Moments, microseconds
 from serving.manifest import Lineage, Source
 from serving.plan import CHANGES, Plan, Step
 from serving.shapes import Views, registered
 
 #: A bar that is complete so much later than it closed is still computed, and those after it.
 LATE_BARS = timedelta(minutes=15)
-#: Trades that come so much later than they happened still count.
-LATE_TRADES = timedelta(minutes=2)
-#: Snapshots of books likewise: each pass reads all that are kept.
-LATE_BOOKS = timedelta(seconds=10)
+#: Trades and books that come so much later than they happened still count.
+LATE_TAPE = timedelta(minutes=2)
+#: Who reads so many bars back is given them series by series.
+_FAR_BARS = 64
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -50,36 +51,35 @@ class OnlineFeatures:
         self._sources = {source.relation: source for source in plan.sources}
         self._views = Views(lineage, plan)
         self._tables = {
-            relation: self._views.schema(relation).empty_table() for relation in self._sources
+            relation: Kept(self._views.schema(relation).empty_table(), is_ordered=False)
+            for relation in self._sources
+        }
+        far = _FAR_BARS * max(plan.intervals)
+        read_far = {
+            parent
+            for step in self._steps.values()
+            if step.reach >= far
+            for parent in self._views.of(step)
         }
         for step in self._steps.values():
-            schema = self._views.schema(step.model.relation)
-            kept = schema.empty_table().select(list(step.columns))
-            self._tables[step.model.relation] = kept
+            relation = step.model.relation
+            kept = self._views.schema(relation).empty_table().select(list(step.columns))
+            self._tables[relation] = Kept(
+                kept, is_ordered=True, is_read_far=relation in read_far
+            )
+        self._tidied_at = _EPOCH
         self._parents: dict[str, set[str]] = {}
         self._queries: dict[str, PlannedQuery] = {}
         self._origins = {relation: {relation} for relation in self._sources}
         for name, step in self._steps.items():
-            views = self._views.of(step)
-            parents = {relation for relation in views if relation in self._tables}
+            parents = self._views.of(step).keys() & self._tables.keys() - step.keys_only
             self._parents[name] = parents
             self._origins[step.model.relation] = set().union(
                 *(self._origins.get(parent, set()) for parent in parents)
             )
-            self._queries[name] = PlannedQuery(
-                name,
-                self._sql(step),
-                database=plan.database,
-                schemas={
-                    CHANGES.strip('"'): pa.schema([("changed_at", pa.timestamp("us"))]),
-                    **{registered(parent): self._tables[parent].schema for parent in parents},
-                },
-                views=views,
-                done=self._done,
-            )
+            self._queries[name] = self._planned(step, step.refresh.sql)
         self._changed: dict[str, datetime] = {}
         self._complete_from: dict[str, datetime] = {}
-        self._newest: dict[str, datetime] = {}
 
     def close(self) -> None:
         """Stop all queries."""
@@ -97,27 +97,29 @@ class OnlineFeatures:
         """
         for source in self.plan.sources:
             if source.relation in rows:
-                self._tables[source.relation] = rows[source.relation].cast(
-                    self._views.schema(source.relation)
-                )
-        results = self._run(dict.fromkeys(self._steps, _EPOCH))
+                some = rows[source.relation].cast(self._views.schema(source.relation))
+                self._tables[source.relation].add(some, self._instants(source, some))
+        queries = {name: self._planned(step, step.model.sql) for name, step in self._steps.items()}
+        results = self._run(dict.fromkeys(self._steps, _EPOCH), queries)
+        for query in queries.values():
+            query.stop()
         self.forget(now)
+        self.plan_ahead()
         return results
 
     def add(self, source: Source, rows: pa.Table) -> int:
         """Append raw rows; return how many came too late and were left out."""
         rows = rows.cast(self._views.schema(source.relation))
-        complete_from = self._complete_from.get(source.relation, _EPOCH)
         happened_at = self._instants(source, rows)
-        late = 0
-        if len(rows) and pc.min(happened_at).as_py() < complete_from:
-            in_time = pc.greater_equal(happened_at, pa.scalar(complete_from, happened_at.type))
-            late = len(rows) - pc.sum(in_time).as_py()
-            rows, happened_at = rows.filter(in_time), happened_at.filter(in_time)
+        complete_from = self._complete_from.get(source.relation, _EPOCH)
+        in_time = happened_at >= microseconds(complete_from)
+        late = len(rows) - int(in_time.sum())
+        if late:
+            rows, happened_at = rows.filter(pa.array(in_time)), happened_at[in_time]
         if not len(rows):
             return late
-        first = pc.min(happened_at).as_py()
-        self._tables[source.relation] = pa.concat_tables([self._tables[source.relation], rows])
+        first = _EPOCH + timedelta(microseconds=int(happened_at.min()))
+        self._tables[source.relation].add(rows, happened_at)
         for name, step in self._steps.items():
             if step.is_early and source.relation in self._origins[step.model.relation]:
                 self._changed[name] = min(self._changed.get(name, first), first)
@@ -128,7 +130,8 @@ class OnlineFeatures:
 
         Rows of a minute or a day that still goes on wait for its end.
         """
-        self._run(self._due(now))
+        if self._run(self._due(now)):
+            self.plan_ahead()
 
     def refresh(self, now: datetime, changed: datetime) -> dict[str, pa.Table]:
         """Compute all bars again that opened at or after a moment.
@@ -147,20 +150,46 @@ class OnlineFeatures:
         }
         return self._run(self._due(now, is_closing=True) | bars)
 
+    def plan_ahead(self) -> None:
+        """Have the queries that ran planned again: what is not done when bars close."""
+        for query in self._queries.values():
+            query.plan()
+
     def forget(self, now: datetime) -> None:
         """Drop what no later bar needs."""
         for source in self.plan.sources:
             self._forget_raw(source, now)
+        if (tidied_at := _floor(now, min(self.plan.intervals))) == self._tidied_at:
+            return
+        self._tidied_at = tidied_at
         bars = timedelta(minutes=max(self.plan.intervals)) + LATE_BARS
         for step in self._steps.values():
             if step.model.event_time:
                 first = now - bars - timedelta(minutes=step.minutes)
-                rows = self._tables[step.model.relation]
-                is_needed = pc.greater_equal(rows[step.model.event_time], _as(first, rows, step))
-                self._tables[step.model.relation] = rows.filter(is_needed).combine_chunks()
+                self._tables[step.model.relation].forget(first, last=1)
 
-    def _run(self, changes: Mapping[str, datetime]) -> dict[str, pa.Table]:
+    def _planned(self, step: Step, sql: str) -> PlannedQuery:
+        """Return a query of a step's columns, which reads what is kept of its parents."""
+        return PlannedQuery(
+            step.model.name,
+            self._sql(step, sql),
+            database=self.plan.database,
+            schemas={
+                CHANGES.strip('"'): pa.schema([("changed_at", pa.timestamp("us"))]),
+                **{
+                    registered(parent): self._tables[parent].rows.schema
+                    for parent in self._parents[step.model.name]
+                },
+            },
+            views=self._views.of(step),
+            done=self._done,
+        )
+
+    def _run(
+        self, changes: Mapping[str, datetime], queries: Mapping[str, PlannedQuery] | None = None
+    ) -> dict[str, pa.Table]:
         """Run the queries of some steps, each after those of its parents."""
+        queries = queries or self._queries
         waiting = {
             name: {
                 parent
@@ -175,7 +204,7 @@ class OnlineFeatures:
         def release() -> None:
             for name in [name for name, parents in waiting.items() if not parents]:
                 del waiting[name]
-                self._queries[name].run(self._given(name, changes[name]))
+                queries[name].run(self._given(name, changes[name]))
 
         release()
         while len(results) < len(changes):
@@ -190,37 +219,39 @@ class OnlineFeatures:
         return results
 
     def _given(self, name: str, changed: datetime) -> dict[str, pa.Table]:
-        tables = {registered(parent): self._tables[parent] for parent in self._parents[name]}
+        """Return what a step reads: of each table the rows that its declared look-back reaches."""
         step = self._steps[name]
-        for relation in self._parents[name] & self._sources.keys():
-            source = self._sources[relation]
-            first = changed - timedelta(minutes=step.reach + source.lookback_minutes)
-            tables[registered(relation)] = self._recent(source, first, step.model.lookback_rows)
+        first = changed - timedelta(minutes=step.reach)
+        tables = {}
+        for parent in self._parents[name]:
+            kept = self._tables[parent]
+            if source := self._sources.get(parent):
+                rows = kept.since(first - timedelta(minutes=source.lookback_minutes))
+            elif parent == step.model.relation:
+                rows = kept.since(changed, last=1)
+            else:
+                rows = kept.since(first, last=step.model.lookback_rows)
+            tables[registered(parent)] = rows
         moment = pa.array([changed], pa.timestamp("us"))
         return tables | {CHANGES.strip('"'): pa.table({"changed_at": moment})}
 
-    def _sql(self, step: Step) -> str:
+    def _sql(self, step: Step, sql: str) -> str:
         names = ", ".join(f'"{name}"' for name in step.columns)
         conditions = []
         if step.has_intervals:
             conditions.append(f"interval_minutes in ({', '.join(map(str, self.plan.intervals))})")
-        if step.model.event_time is None:
-            conditions.append(f"opened_at >= (select changed_at from {CHANGES})")
-        where = f" where {' and '.join(conditions)}" if conditions else ""
-        return f"select {names} from ({step.refresh.sql}){where}"
+        happened_at = step.model.event_time or "opened_at"
+        conditions.append(f"{happened_at} >= (select changed_at from {CHANGES})")
+        return f"select {names} from ({sql}) where {' and '.join(conditions)}"
 
     def _keep(self, step: Step, rows: pa.Table, changed: datetime) -> None:
         """Put rows in the place of those that happened at or after a moment."""
-        relation, event_time = step.model.relation, step.model.event_time
+        event_time = step.model.event_time
         if event_time is None:
             return
-        before = self._tables[relation]
-        if changed <= self._newest.get(relation, _EPOCH):
-            before = before.filter(pc.less(before[event_time], _as(changed, before, step)))
-        self._tables[relation] = pa.concat_tables([before, rows.cast(before.schema)])
-        if len(rows):
-            newest = _naive(pc.max(rows[event_time]).as_py())
-            self._newest[relation] = max(self._newest.get(relation, _EPOCH), newest)
+        kept = self._tables[step.model.relation]
+        moments = rows[event_time].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+        kept.replace(rows.cast(kept.rows.schema), moments, since=changed)
 
     def _due(self, now: datetime, *, is_closing: bool = False) -> dict[str, datetime]:
         due = {}
@@ -237,59 +268,26 @@ class OnlineFeatures:
         readers = [
             step for name, step in self._steps.items() if source.relation in self._parents[name]
         ]
-        counts = [step.model.lookback_rows for step in readers]
         late = LATE_BARS + timedelta(minutes=max(self.plan.intervals))
         if all(step.is_early for step in readers):
-            late = LATE_BOOKS if all(counts) else LATE_TRADES
+            late = LATE_TAPE
         minutes, _ = self.plan.sources[source]
         grain = max(step.model.grain_minutes for step in readers)
         first = _floor(now - late - timedelta(minutes=minutes), grain)
         self._complete_from[source.relation] = max(
             first, self._complete_from.get(source.relation, _EPOCH)
         )
-        rows = self._recent(source, first, max(counts) if all(counts) else 0)
-        self._tables[source.relation] = rows.combine_chunks()
+        self._tables[source.relation].forget(first)
 
-    def _recent(self, source: Source, first: datetime, count: int) -> pa.Table:
-        """Return the raw rows since a moment, and of each symbol so many of the last before it."""
-        rows = self._tables[source.relation]
-        happened_at = self._instants(source, rows)
-        is_recent = pc.greater_equal(happened_at, pa.scalar(first, pa.timestamp("us")))
-        if not count or not len(rows):
-            return rows.filter(is_recent)
-        keys = rows.select(["exchange", "market", "symbol"])
-        places = pa.array(range(len(rows)))
-        before = keys.append_column("moment", happened_at).append_column("place", places)
-        self._helper.register("before", before.filter(pc.invert(is_recent)))
-        last = self._helper.sql(
-            f"select unnest(max_by(place, moment, {count})) as place from before "
-            "group by exchange, market, symbol order by place"
-        ).to_arrow_table()["place"]
-        return pa.concat_tables([rows.take(last), rows.filter(is_recent)])
-
-    def _instants(self, source: Source, rows: pa.Table) -> pa.ChunkedArray:
-        """Return when rows happened, naive UTC."""
+    def _instants(self, source: Source, rows: pa.Table) -> Moments:
+        """Return when rows happened, epoch microseconds."""
         if source.event_time in rows.column_names:
-            return rows[source.event_time].cast(pa.timestamp("us"))
-        self._helper.register("rows", rows)
-        found = self._helper.sql(f"select {_instant(source)} as at from rows")
-        return found.to_arrow_table()["at"]
-
-
-def _instant(source: Source) -> str:
-    return f"make_timestamp(epoch_us({source.event_time}))"
-
-
-def _as(moment: datetime, rows: pa.Table, step: Step) -> pa.Scalar:
-    """Return a moment as a value of the column that says when a model's rows happened."""
-    kind = rows.schema.field(step.model.event_time).type
-    return pa.scalar(moment, pa.timestamp("us")).cast(kind, safe=False)
-
-
-def _naive(moment: date) -> datetime:
-    return (
-        moment if isinstance(moment, datetime) else datetime(moment.year, moment.month, moment.day)
-    )
+            found = rows[source.event_time].cast(pa.timestamp("us")).cast(pa.int64())
+        else:
+            self._helper.register("rows", rows)
+            sql = f"select epoch_us({source.event_time})::bigint as at from rows"
+            found = self._helper.sql(sql).to_arrow_table()["at"]
+        return found.to_numpy().astype(np.int64, copy=False)
 
 
 def _floor(moment: datetime, minutes: int) -> datetime:

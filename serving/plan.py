@@ -17,6 +17,8 @@ CHANGES = '"serving_changes"'
 CHANGED = f"(select changed_at from {CHANGES})"
 #: Columns that say whose and when a row is: of a left join they decide nothing.
 _NAMES = {"exchange", "market", "symbol", "series", "interval_minutes", "is_aggregate"}
+#: What names a bar.
+_KEY = {"exchange", "market", "symbol", "interval_minutes", "opened_at"}
 
 
 class UnboundedError(RuntimeError):
@@ -45,6 +47,8 @@ class Step:
         Whether it comes from the tape alone, so that it can be computed before the bar closes.
     has_intervals : bool
         Whether its rows are bars of several lengths.
+    keys_only : frozenset of str
+        Relations of which it reads no more than that they have a row for each bar.
     """
 
     model: Model
@@ -56,6 +60,7 @@ class Step:
     is_empty: bool
     is_early: bool
     has_intervals: bool
+    keys_only: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,7 @@ def plan(
         if not reads.columns[model.relation] and not model.is_view:
             continue
         is_early = "interval_minutes" not in shapes[model.relation] and set(model.parents) <= tape
-        if is_early:
+        if is_early or model.relation in reads.empty:
             tape.add(model.relation)
         steps.append(
             Step(
@@ -144,6 +149,7 @@ def plan(
                 is_empty=model.relation in reads.empty,
                 is_early=is_early,
                 has_intervals="interval_minutes" in shapes[model.relation],
+                keys_only=frozenset(reads.keys_only.get(model.relation, ())),
             )
         )
     sources = {
@@ -178,12 +184,14 @@ class _Reads:
         self._lineage = full
         self._shapes = shapes
         self._longest = longest
+        self._bars = next((model.relation for model in full.models if model.name == "int_bars"), "")
         self.refreshes = {model.relation: model for model in refresh.models}
         self.columns: dict[str, set[str]] = {model.relation: set() for model in full.models}
         self.minutes: dict[str, int] = {}
         self.window: dict[str, int] = {}
         self.reaches: dict[str, int] = {}
         self.themselves: set[str] = set()
+        self.keys_only: dict[str, set[str]] = {}
         self.empty: set[str] = set()
 
     def follow(
@@ -207,8 +215,27 @@ class _Reads:
             while known != columns:
                 known = set(columns)
                 sql = self.refreshes[model.relation].sql
-                for relation, names in _scanned(connection, sql, known):
-                    self._note(model, relation, names)
+                found = list(_scanned(connection, sql, known))
+                self.keys_only[model.relation] = self._keys_only(model, found)
+                for relation, names in found:
+                    if relation not in self.keys_only[model.relation]:
+                        self._note(model, relation, names)
+                if self.keys_only[model.relation]:
+                    self._note(model, self._bars, _KEY | {"is_gap"})
+
+    def _keys_only(self, reader: Model, found: Iterable[tuple[str, set[str]]]) -> set[str]:
+        """Return the tables of bars that a model joins without showing a value of them."""
+        names: dict[str, set[str]] = {}
+        for relation, some in found:
+            names.setdefault(relation, set()).update(some)
+        return {
+            relation
+            for relation, some in names.items()
+            if relation not in (reader.relation, self._bars)
+            and self._bars
+            and relation in self.refreshes
+            and some <= _KEY <= set(self._shapes[relation])
+        }
 
     def _note(self, model: Model, relation: str, names: set[str]) -> None:
         self.columns.setdefault(relation, set()).update(names)

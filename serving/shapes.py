@@ -42,6 +42,8 @@ class Views:
     def of(self, step: Step) -> dict[str, str]:
         """Return the views that a step's refresh reads, each after those it reads itself."""
         found: dict[str, str] = {}
+        for relation in sorted(step.keys_only):
+            self._add_keys(found, relation)
         self._add(found, step.refresh.parents)
         if step.reads_itself or step.model.relation in step.refresh.sql:
             self._add(found, [step.model.relation])
@@ -60,12 +62,15 @@ class Views:
                 shown = self._shown(relation, kept)
                 found[relation] = f'select {shown} from temp.main."{registered(relation)}"'
             elif step is not None and step.has_intervals:
-                bars = self._plan.step("int_bars").model.relation
-                self._add(found, [bars])
-                shown = self._shown(relation, _KEY)
-                found[relation] = f"select {shown} from {bars} where not is_gap"
+                self._add_keys(found, relation)
             else:
                 found[relation] = f"select {self._shown(relation, ())} where false"
+
+    def _add_keys(self, found: dict[str, str], relation: str) -> None:
+        """Let the bars stand for a table that has a row for each."""
+        bars = self._plan.step("int_bars").model.relation
+        self._add(found, [bars])
+        found[relation] = f"select {self._shown(relation, _KEY)} from {bars} where not is_gap"
 
     def _shown(self, relation: str, kept: Collection[str]) -> str:
         """Return the columns of a table of which only some are kept; the others are NULL."""

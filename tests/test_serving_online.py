@@ -11,6 +11,7 @@ from serving_fixtures import SYMBOLS, built, ingested, market, start_of_last_day
 
 from ingest import warehouse
 from ingest.simulator import Market
+from serving.kept import microseconds
 from serving.manifest import compiled, lineage, together
 from serving.online import OnlineFeatures
 from serving.plan import CHANGED, plan
@@ -78,8 +79,8 @@ def test_bar_by_bar_features_equal_those_of_the_batch(
         found = {}
         for source, rows in raw.items():
             at = online._instants(source, rows)
-            is_in = [(first is None or first <= v) and v < last for v in at.to_pylist()]
-            found[source] = rows.filter(pa.array(is_in, pa.bool_()))
+            is_in = (at >= (microseconds(first) if first else 0)) & (at < microseconds(last))
+            found[source] = rows.filter(pa.array(is_in))
         return found
 
     online.start(

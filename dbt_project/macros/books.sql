@@ -133,7 +133,7 @@
 {% macro sorted_books() %}{{ return(sorted_series('exchange, market, symbol', 'snapshot_at, last_update_id')) }}{% endmacro %}
 
 
-{# The flow of orders between each snapshot and the one before of its symbol, and its number; `days` is a condition on the snapshots, or none. #}
+{# The flow of orders between each snapshot and the one before of its symbol; `days` is a condition on the snapshots, or none. #}
 {% macro book_flows(snapshots, days) -%}
     select
         exchange,
@@ -141,7 +141,6 @@
         symbol,
         snapshot_at,
         last_update_id,
-        snapshot_number,
         {% for count in [1, 5] -%}
             case
                 when is_same_book and {{ minutes_between('previous_snapshot_at', 'snapshot_at') }} <= {{ var('book_flow_minutes') }}
@@ -152,7 +151,6 @@
 
         select
             *,
-            row_number() over {{ sorted_books() }} as snapshot_number,
             lag(snapshot_at) over {{ sorted_books() }} as previous_snapshot_at,
             lag(exchange) over {{ sorted_books() }} = exchange
             and lag(market) over {{ sorted_books() }} = market

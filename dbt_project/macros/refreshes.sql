@@ -177,6 +177,9 @@
     {{- return(known[model.name]) -}}
 {% endmacro %}
 
+{# Whether the model is compiled for bars that have just closed, as serving does. #}
+{% macro is_live() %}{{ return(builtins.var('changed_from', none) is not none) }}{% endmacro %}
+
 {% macro first_change() %}
     {%- set parents = changing_parents(model) -%}
     {%- if parents.others -%}{{- return(epoch()) -}}{%- endif -%}

@@ -1,108 +1,128 @@
 {# Order-book snapshots aggregated to bars: the last, the mean, the one in the middle, and the flows between them. #}
 
 {% set series = ['exchange', 'market', 'symbol'] %}
+{% set bar = series + ['interval_minutes', 'opened_at'] %}
 {% set averaged = book_states() | reject('in', ['mid_price', 'depth_5', 'depth_20']) | list %}
 {% set flows = ['ofi_1', 'ofi_5'] %}
 {% set closed_at = add_minutes('bars.opened_at', 'bars.interval_minutes') %}
 {% set changed = changed_from() if is_incremental() %}
-{% set first_day = 'snapshot_on >= cast(' ~ add_minutes(changed, -1440) ~ ' as date)' if is_incremental() %}
 
 with
 
-snapshots as (
+minutes as (
+
+    select *
+
+    from {{ ref('int_book_minutes') }}
+
+    {% if is_incremental() %} where minute_at >= {{ changed }} {% endif %}
+
+),
+
+intervals as (
+
+    {{ rows_of(var('interval_minutes'), 'interval_minutes') }}
+
+),
+
+placed as (
 
     select
-        {{ series | join(',\n        ') }},
-        snapshot_at,
-        last_update_id,
-        available_at,
-        {{ book_states() | join(',\n        ') }}
+        minutes.*,
+        intervals.interval_minutes,
+        {{ bar_opened_at('minutes.minute_at', 'intervals.interval_minutes') }} as opened_at
 
-    from {{ ref('int_book_snapshots') }}
-
-    {% if is_incremental() %} where snapshot_on >= cast({{ changed }} as date) {% endif %}
+    from minutes
+    cross join intervals
 
 ),
-
-changes as (
-
-    {{ book_flows(ref('int_book_snapshots'), first_day) }}
-
-    {% if is_incremental() %} where snapshot_at >= {{ changed }} {% endif %}
-
-),
-
-{# Sums are of decimal numbers, exact in any order, so that minutes add up to bars. #}
-{% for name, columns in {'snapshots': averaged, 'changes': flows}.items() -%}
-    minutes_of_{{ name }} as (
-
-        select
-            {{ series | join(',\n            ') }},
-            {{ bar_opened_at('snapshot_at', 1) }} as minute_at,
-            max({{ 'available_at' if name == 'snapshots' else 'snapshot_number' }}) as latest_value,
-            count(*) as snapshot_count,
-            {% for column in columns -%}
-                sum({{ exact_product(column) }}) as {{ column }}_sum,
-                count({{ column }}) as {{ column }}_count{{ ',' if not loop.last }}
-            {% endfor %}
-        from {{ name }}
-
-        group by {{ series | join(', ') }}, {{ bar_opened_at('snapshot_at', 1) }}
-
-    ),
-
-{% endfor -%}
 
 bars as (
 
     select
-        {{ series | join(',\n        ') }},
-        interval_minutes,
-        {{ bar_opened_at('minute_at', 'interval_minutes') }} as opened_at,
-        max(minutes_of_snapshots.latest_value) as latest_at,
-        cast(sum(minutes_of_snapshots.snapshot_count) as bigint) as snapshot_count,
-        max(minutes_of_changes.latest_value) as last_number,
-        max(minutes_of_changes.latest_value) - cast(ceil(sum(minutes_of_snapshots.snapshot_count) / 2) as bigint) + 1
-            as mid_number,
+        {{ bar | join(',\n        ') }},
+        max(available_at) as latest_at,
+        cast(sum(snapshot_count) as bigint) as snapshot_count,
+        max(minute_at) as last_minute_at,
+        max_by({{ level('update_ids', 'snapshot_count - 1') }}, minute_at) as last_id,
         {% for column in averaged + flows -%}
             cast(sum({{ column }}_sum) as {{ type_float64() }}) as {{ column }}_sum,
             sum({{ column }}_count) as {{ column }}_count{{ ',' if not loop.last }}
         {% endfor %}
-    from ({{ rows_of(var('interval_minutes'), 'interval_minutes') }}) as intervals
-    cross join minutes_of_snapshots
-    inner join minutes_of_changes using (exchange, market, symbol, minute_at)
+    from placed
 
-    group by {{ series | join(', ') }}, interval_minutes, {{ bar_opened_at('minute_at', 'interval_minutes') }}
+    group by {{ bar | join(', ') }}
+
+),
+
+counted as (
+
+    select
+        {{ bar | join(',\n        ') }},
+        minute_at,
+        update_ids,
+        snapshot_count,
+        cast(floor(sum(snapshot_count) over bar / 2) as bigint)
+        - (sum(snapshot_count) over up_to_minute - snapshot_count) as middle_place
+
+    from placed
+
+    window
+        bar as (partition by {{ bar | join(', ') }}),
+        up_to_minute as (partition by {{ bar | join(', ') }} order by minute_at)
+
+),
+
+middles as (
+
+    select
+        {{ bar | join(',\n        ') }},
+        minute_at as mid_minute_at,
+        {{ level('update_ids', 'cast(middle_place as bigint)') }} as mid_id
+
+    from counted
+
+    where middle_place between 0 and snapshot_count - 1
+
+),
+
+ends as (
+
+    select *
+
+    from bars
+    inner join middles using ({{ bar | join(', ') }})
 
 ),
 
 {# The snapshots that bars show: the last and the middle one of each. #}
 wanted as (
 
-    {% for number in ['last_number', 'mid_number'] -%}
-        select
+    {% for place in ['last', 'mid'] -%}
+        select distinct
             {{ series | join(',\n            ') }},
-            {{ number }} as snapshot_number
-        from bars
-        {{ 'union all' if not loop.last }}
+            {{ place }}_minute_at as minute_at,
+            {{ place }}_id as last_update_id
+        from ends
+        {{ 'union distinct' if not loop.last }}
     {% endfor %}
-),
-
-chosen as (
-
-    select distinct changes.*
-    from changes
-    inner join wanted using (exchange, market, symbol, snapshot_number)
-
 ),
 
 shown as (
 
     select
-        snapshots.*,
-        chosen.snapshot_number
-    from snapshots
-    inner join chosen using (exchange, market, symbol, snapshot_at, last_update_id)
+        wanted.minute_at,
+        snapshots.last_update_id,
+        {% for column in series + book_states() -%}
+            snapshots.{{ column }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from {{ ref('int_book_snapshots') }} as snapshots
+    inner join wanted
+        on {{ same_book('snapshots', 'wanted') }}
+        and {{ bar_opened_at('snapshots.snapshot_at', 1) }} = wanted.minute_at
+        and snapshots.last_update_id = wanted.last_update_id
+
+    {% if is_incremental() %} where snapshots.snapshot_on >= cast({{ changed }} as date) {% endif %}
 
 ),
 
@@ -127,11 +147,12 @@ final as (
             {{ safe_divide('bars.' ~ column ~ '_sum', 'latest.depth_20') }} as {{ column }}_rel
             {{- ',' if not loop.last }}
         {% endfor %}
-    from bars
-    {% for name, number in {'latest': 'last_number', 'middle': 'mid_number'}.items() -%}
+    from ends as bars
+    {% for name, place in {'latest': 'last', 'middle': 'mid'}.items() -%}
         inner join shown as {{ name }}
             on {{ same_book('bars', name) }}
-            and bars.{{ number }} = {{ name }}.snapshot_number
+            and bars.{{ place }}_minute_at = {{ name }}.minute_at
+            and bars.{{ place }}_id = {{ name }}.last_update_id
     {% endfor %}
     {# A bar in which the book was lost or found again is none, if that was known when the bar was. #}
     where

@@ -22,7 +22,48 @@ averages as (
 
 ),
 
+{% if is_live() %}
+
+{# As bars close only the newest are placed: a tenth of the time of a window over all. #}
+newest as (
+
+    select *
+
+    from averages
+
+    where opened_at >= {{ changed }}
+
+),
+
 placed as (
+
+    select
+        newest.exchange,
+        newest.market,
+        newest.symbol,
+        newest.interval_minutes,
+        newest.opened_at,
+        newest.bars_in_run,
+        newest.atr_pct_14,
+        {{ safe_divide(
+            'count(case when averages.atr_pct_14 < newest.atr_pct_14 then 1 end)', 'count(averages.opened_at) - 1'
+        ) }} as place
+
+    from newest
+    inner join averages
+        on {{ series_key('newest') }} = {{ series_key('averages') }}
+        and averages.opened_at <= newest.opened_at
+        and averages.opened_at > {{ add_minutes('newest.opened_at', '-' ~ var('vol_regime_bars') ~ ' * newest.interval_minutes') }}
+
+    group by
+        newest.exchange, newest.market, newest.symbol, newest.interval_minutes,
+        newest.opened_at, newest.bars_in_run, newest.atr_pct_14
+
+),
+
+{% else %}
+
+prepared as (
 
     select
         *,
@@ -38,6 +79,18 @@ placed as (
 
 ),
 
+placed as (
+
+    select
+        *,
+        {{ place_of('atr_pct_14', 'places') }} as place
+
+    from prepared
+
+),
+
+{% endif %}
+
 final as (
 
     select
@@ -48,8 +101,8 @@ final as (
         opened_at,
         case
             when bars_in_run < {{ var('vol_regime_bars') + 512 }} then null
-            when {{ place_of('atr_pct_14', 'places') }} <= {{ low_quantile }} then 0
-            when {{ place_of('atr_pct_14', 'places') }} <= {{ high_quantile }} then 1
+            when place <= {{ low_quantile }} then 0
+            when place <= {{ high_quantile }} then 1
             else 2
         end as vol_regime
 
