@@ -77,7 +77,11 @@ def main() -> None:
             bare = perf_counter() - started
         market.dbt_run(working, "+int_bars")
         for rows, name, models in [
-            (books, "feat_orderflow", ["int_book_snapshots", "int_book_minutes", "int_book_bars", "feat_orderflow"]),
+            (
+                books,
+                "feat_orderflow",
+                ["int_book_snapshots", "int_book_minutes", "int_book_bars", "feat_orderflow"],
+            ),
             (
                 trades,
                 "feat_microstructure",

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from serving.ahead import PlannedQuery
@@ -64,9 +63,7 @@ class OnlineFeatures:
         for step in self._steps.values():
             relation = step.model.relation
             kept = self._views.schema(relation).empty_table().select(list(step.columns))
-            self._tables[relation] = Kept(
-                kept, is_ordered=True, is_read_far=relation in read_far
-            )
+            self._tables[relation] = Kept(kept, is_ordered=True, is_read_far=relation in read_far)
         self._tidied_at = _EPOCH
         self._parents: dict[str, set[str]] = {}
         self._queries: dict[str, PlannedQuery] = {}
@@ -282,12 +279,13 @@ class OnlineFeatures:
     def _instants(self, source: Source, rows: pa.Table) -> Moments:
         """Return when rows happened, epoch microseconds."""
         if source.event_time in rows.column_names:
-            found = rows[source.event_time].cast(pa.timestamp("us")).cast(pa.int64())
+            at = rows[source.event_time].cast(pa.timestamp("us")).cast(pa.int64())
         else:
             self._helper.register("rows", rows)
             sql = f"select epoch_us({source.event_time})::bigint as at from rows"
-            found = self._helper.sql(sql).to_arrow_table()["at"]
-        return found.to_numpy().astype(np.int64, copy=False)
+            at = self._helper.sql(sql).to_arrow_table()["at"]
+        found: Moments = at.to_numpy()
+        return found
 
 
 def _floor(moment: datetime, minutes: int) -> datetime:
