@@ -9,21 +9,7 @@
 
 with
 
-minutes as (
-
-    select *
-
-    from {{ ref('int_book_minutes') }}
-
-    {% if is_incremental() %} where minute_at >= {{ changed }} {% endif %}
-
-),
-
-intervals as (
-
-    {{ rows_of(var('interval_minutes'), 'interval_minutes') }}
-
-),
+intervals as ({{ rows_of(var('interval_minutes'), 'interval_minutes') }}),
 
 placed as (
 
@@ -32,8 +18,10 @@ placed as (
         intervals.interval_minutes,
         {{ bar_opened_at('minutes.minute_at', 'intervals.interval_minutes') }} as opened_at
 
-    from minutes
+    from {{ ref('int_book_minutes') }} as minutes
     cross join intervals
+
+    {% if is_incremental() %} where minutes.minute_at >= {{ changed }} {% endif %}
 
 ),
 
@@ -50,7 +38,6 @@ bars as (
             sum({{ column }}_count) as {{ column }}_count{{ ',' if not loop.last }}
         {% endfor %}
     from placed
-
     group by {{ bar | join(', ') }}
 
 ),
@@ -86,15 +73,6 @@ middles as (
 
 ),
 
-ends as (
-
-    select *
-
-    from bars
-    inner join middles using ({{ bar | join(', ') }})
-
-),
-
 {# The snapshots that bars show: the last and the middle one of each. #}
 wanted as (
 
@@ -103,7 +81,8 @@ wanted as (
             {{ series | join(',\n            ') }},
             {{ place }}_minute_at as minute_at,
             {{ place }}_id as last_update_id
-        from ends
+        from bars
+        inner join middles using ({{ bar | join(', ') }})
         {{ 'union distinct' if not loop.last }}
     {% endfor %}
 ),
@@ -129,7 +108,7 @@ shown as (
 final as (
 
     select
-        {% for column in series + ['interval_minutes', 'opened_at'] -%}
+        {% for column in bar -%}
             bars.{{ column }},
         {% endfor -%}
         {{ closed_at }} as closed_at,
@@ -144,15 +123,15 @@ final as (
         {% endfor -%}
         {% for column in flows -%}
             bars.{{ column }}_sum as {{ column }},
-            {{ safe_divide('bars.' ~ column ~ '_sum', 'latest.depth_20') }} as {{ column }}_rel
-            {{- ',' if not loop.last }}
+            {{ safe_divide('bars.' ~ column ~ '_sum', 'latest.depth_20') }} as {{ column }}_rel{{ ',' if not loop.last }}
         {% endfor %}
-    from ends as bars
+    from bars
+    inner join middles using ({{ bar | join(', ') }})
     {% for name, place in {'latest': 'last', 'middle': 'mid'}.items() -%}
         inner join shown as {{ name }}
             on {{ same_book('bars', name) }}
-            and bars.{{ place }}_minute_at = {{ name }}.minute_at
-            and bars.{{ place }}_id = {{ name }}.last_update_id
+            and {{ place }}_minute_at = {{ name }}.minute_at
+            and {{ place }}_id = {{ name }}.last_update_id
     {% endfor %}
     {# A bar in which the book was lost or found again is none, if that was known when the bar was. #}
     where
