@@ -123,7 +123,7 @@ final as (
         {% endfor -%}
         {% for column in flows -%}
             bars.{{ column }}_sum as {{ column }},
-            {{ safe_divide('bars.' ~ column ~ '_sum', 'latest.depth_20') }} as {{ column }}_rel{{ ',' if not loop.last }}
+            {{ safe_divide(column ~ '_sum', 'latest.depth_20') }} as {{ column }}_rel{{ ',' if not loop.last }}
         {% endfor %}
     from bars
     inner join middles using ({{ bar | join(', ') }})
