@@ -1,12 +1,14 @@
-"""Calendar, cross-asset and trade-flow features of bars by dbt on DuckDB, beside polars.
+"""Calendar, cross-asset, trade-flow and derivatives features by dbt on DuckDB, beside polars.
 
-`python benchmarks/bench_families.py [days]`: one-minute bars of 5 symbols, 730 days by default. No
-trades land, so the klines' taker volumes make the flows. Dbt writes its tables to disk, from
-`int_bars` on; polars (lazy, all cores) keeps its columns in memory. Values are compared.
+`python benchmarks/bench_families.py [days]`: one-minute bars of 5 symbols, 730 days by default,
+mark prices every minute and open interest every five. No trades land, so the klines' taker volumes
+make the flows. Dbt writes its tables to disk, from `int_bars` on; polars (lazy, all cores) keeps
+its columns in memory. Values are compared.
 """
 
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -148,6 +150,76 @@ def microstructure(bars: pl.LazyFrame) -> pl.LazyFrame:
     )
 
 
+def derivatives(bars: pl.LazyFrame, series: dict[str, pl.LazyFrame]) -> pl.LazyFrame:
+    """Return the columns of `feat_derivatives`."""
+    below = C("funding_rate").rolling_rank(90, method="min") - 1
+    not_above = C("funding_rate").rolling_rank(90, method="max")
+    funding = series["funding"].with_columns(
+        funding_rate_change=C("funding_rate").diff().over(SYMBOL),
+        funding_rate_ma_24h=C("funding_rate").rolling_mean(3).over(SYMBOL),
+        funding_regime=(
+            pl.when(below >= 81).then(1).when(not_above < 9).then(-1).when(below >= 0).then(0)
+        ).over(SYMBOL),
+    )
+    liquidations = (
+        series["liquidations"]
+        .group_by(SYMBOL, opened_at=C("event_at").dt.truncate("1m"))
+        .agg(
+            **{
+                f"liquidations_{name}": C("notional").filter(C("side") == side).sum()
+                for name, side in {"long": "SELL", "short": "BUY"}.items()
+            }
+        )
+    )
+    known = bars.select(SYMBOL, "opened_at", "closed_at").sort("closed_at")
+    for slower, limit in (
+        (funding, "540m"),
+        (series["open_interest"], "20m"),
+        (series["mark_prices"], "5m"),
+    ):
+        known = known.join_asof(
+            slower,
+            left_on="closed_at",
+            right_on="event_at",
+            by=SYMBOL,
+            tolerance=limit,
+            check_sortedness=False,
+        ).drop("event_at", strict=False)
+    known = known.join_asof(
+        series["liquidations"].select("event_at", is_heard=pl.lit(True)),
+        left_on="closed_at",
+        right_on="event_at",
+        tolerance="1440m",
+    ).join(liquidations, on=[SYMBOL, "opened_at"], how="left", maintain_order="left")
+    long, short = (
+        pl.when("is_heard").then(C(f"liquidations_{name}").fill_null(0))
+        for name in ("long", "short")
+    )
+    change = C("open_interest").diff().over(SYMBOL)
+    return known.select(
+        SYMBOL,
+        "funding_rate",
+        "funding_rate_change",
+        "funding_rate_ma_24h",
+        "funding_regime",
+        "open_interest",
+        oi_change=change,
+        oi_change_pct=change / (C("open_interest") - change) * 100,
+        liquidations_long=long,
+        liquidations_short=short,
+        liquidation_ratio=pl.when(long + short > 0).then(long / (long + short)),
+        basis=C("mark_price") / C("index_price") - 1,
+    )
+
+
+SERIES = {
+    "funding": "funded_at as event_at, funding_rate",
+    "open_interest": "measured_at as event_at, open_interest",
+    "mark_prices": "marked_at as event_at, mark_price, index_price",
+    "liquidations": (
+        "liquidated_at as event_at, side, average_price * filled_accumulated_quantity as notional"
+    ),
+}
 FAMILIES = {
     "feat_calendar": calendar,
     "feat_cross_asset": cross_asset,
@@ -162,9 +234,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         working = Path(folder)
         market.write_klines(working / "tapehouse.duckdb", bars=days * 1440)
+        market.write_derivatives(working / "tapehouse.duckdb", bars=days * 1440)
         market.dbt_run(working, "+int_bars")
         sql = market.dbt_run(
-            working, " ".join(f"+{name}" for name in FAMILIES), exclude="+int_bars"
+            working,
+            " ".join(f"+{name}" for name in (*FAMILIES, "feat_derivatives")),
+            exclude="+int_bars",
         )
         print(f"dbt on DuckDB    {sql}", flush=True)
         with duckdb.connect(working / "tapehouse.duckdb", read_only=True) as connection:
@@ -172,7 +247,14 @@ def main() -> None:
                 connection,
                 "from int_bars where interval_minutes = 1 order by symbol, opened_at",
             ).lazy()
-            for name, family in FAMILIES.items():
+            series = {
+                name: frame(
+                    connection, f"select symbol, {columns} from stg_{name} order by event_at"
+                ).lazy()
+                for name, columns in SERIES.items()
+            }
+            families = FAMILIES | {"feat_derivatives": partial(derivatives, series=series)}
+            for name, family in families.items():
                 started = perf_counter()
                 columns = family(bars).collect()
                 seconds = perf_counter() - started

@@ -145,3 +145,50 @@ def write_klines(database: Path, *, bars: int, first: int = 0) -> None:
                 ) as fits(fitted)
                 """
             )
+
+
+def write_derivatives(database: Path, *, bars: int) -> None:
+    """Add fundings, open interest, mark prices and liquidations of as many minutes."""
+    with duckdb.connect(database) as connection:
+        connection.execute("select setseed(0.7)")
+        connection.execute("create temp table symbols as select unnest(?) as symbol", [SYMBOLS])
+        common = (
+            "'binance' as exchange, 'um' as market, symbol, 'archive' as source,"
+            " timestamptz '2030-01-01 00:00+00' as received_at"
+        )
+        for table, minutes, columns in (
+            (
+                "funding",
+                480,
+                "moment as funding_time, round(random() * 4e-4 - 1e-4, 8) as funding_rate",
+            ),
+            (
+                "open_interest",
+                5,
+                "moment as create_time, round(random() * 1e4, 3) + 1 as sum_open_interest",
+            ),
+            (
+                "mark_prices",
+                1,
+                "moment as event_time, 1000 + random() as mark_price,"
+                " 1000 + random() as index_price",
+            ),
+            (
+                "liquidations",
+                7,
+                "moment + to_microseconds(cast(6e7 * random() as bigint)) as trade_time,"
+                " case when random() < 0.5 then 'SELL' else 'BUY' end as side,"
+                " 1000.0 as average_price, round(random() * 10, 3) as filled_accumulated_quantity",
+            ),
+        ):
+            connection.execute(
+                f"""
+                insert into raw.{table} by name
+                select {common}, {columns}
+                from symbols cross join range(
+                    timestamptz '2020-01-01 00:00+00',
+                    timestamptz '2020-01-01 00:00+00' + to_minutes({bars}),
+                    interval {minutes} minutes
+                ) as moments(moment)
+                """
+            )
