@@ -1,6 +1,7 @@
 """A warehouse refreshed after each of several landings equals one that was built at once."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -181,6 +182,14 @@ def test_refreshed_tables_equal_rebuilt_ones_and_wrong_ones_do_not(
     rows = differing(warehouses)
     assert {name for name, count in rows.items() if count} == {wrong_name(name) for name in WRONG}
     assert len(rows) > 50
+
+
+def test_long_tables_are_written_in_slices(warehouses: tuple[Path, Path]) -> None:
+    for database, written in zip(
+        warehouses, ('"int_bar_sessions__dbt_tmp', '"int_bar_sessions"'), strict=True
+    ):
+        log = (database.parent / "logs" / "dbt.log").read_text()
+        assert len(re.findall(f"insert into [^ ]*{written}[^ ]* by name", log)) > 1
 
 
 def test_a_refresh_writes_from_the_first_changed_day_on(warehouses: tuple[Path, Path]) -> None:

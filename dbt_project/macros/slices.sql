@@ -22,24 +22,27 @@
 {%- endmacro %}
 
 
-{# The midnights between the slices of what the model writes from a time on: as many slices as hold `slice_rows` rows of its first parent. #}
+{# The midnights between the slices of what the model writes from a time on: whole days that hold about `slice_rows` rows of its first parent. #}
 {% macro bounds_of_slices(changed) %}
     {%- set tables = bars_read(model) -%}
-    {%- set bounds = [] -%}
-    {%- if tables and model.config.event_time == 'opened_at' and model.config.meta.moved_back_by != 'last_bar_before' -%}
-        {%- set found = run_query(
-            'select count(*), min(opened_at), max(opened_at) from ' ~ graph.nodes['model.tapehouse.' ~ tables[0]].relation_name
-            ~ ' where opened_at >= ' ~ changed
-        ).rows[0] -%}
-        {%- set slices = (found[0] / var('slice_rows')) | round(0, 'ceil') | int -%}
-        {%- if slices > 1 -%}
-            {%- set days = [(found[2] - found[1]).days // slices, 1] | max -%}
-            {%- for day in range(days, (found[2] - found[1]).days + 1, days) -%}
-                {%- do bounds.append("timestamp '" ~ (found[1] + modules.datetime.timedelta(days=day)).strftime('%Y-%m-%d 00:00:00') ~ "'") -%}
-            {%- endfor -%}
-        {%- endif -%}
+    {%- if not tables or model.config.event_time != 'opened_at' or model.config.meta.moved_back_by == 'last_bar_before' -%}
+        {{- return([]) -}}
     {%- endif -%}
-    {{- return(bounds) -}}
+    {%- set known, name = remembered(), 'slices of ' ~ tables[0] ~ ' from ' ~ changed -%}
+    {%- if name not in known -%}
+        {%- set bounds = [] -%}
+        {%- for row in run_query(
+            'select min(day) from ('
+            ~ 'select day, (sum(row_count) over (order by day) - row_count) // ' ~ var('slice_rows') ~ ' as slice from ('
+            ~ "select time_bucket(interval '1 day', opened_at) as day, count(*) as row_count from "
+            ~ graph.nodes['model.tapehouse.' ~ tables[0]].relation_name ~ ' where opened_at >= ' ~ changed ~ ' group by 1'
+            ~ ')) group by slice order by 1 offset 1'
+        ).columns[0].values() -%}
+            {%- do bounds.append("timestamp '" ~ (row | string)[:19] ~ "'") -%}
+        {%- endfor -%}
+        {%- do known.update({name: bounds}) -%}
+    {%- endif -%}
+    {{- return(known[name]) -}}
 {% endmacro %}
 
 
