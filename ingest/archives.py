@@ -25,7 +25,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from ingest.landing import Series
+from ingest.batches import Series
 from ingest.settings import Settings
 
 PUBLIC_ARCHIVES = "https://data.binance.vision"

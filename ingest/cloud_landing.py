@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from google.api_core.exceptions import BadRequest
 from google.cloud import bigquery
 
+from ingest.batches import Batch, Entry, ledger_rows
 from ingest.bigquery import BigQuery, told
 from ingest.clients import LABELS
-from ingest.landing import Batch, Entry, ledger_rows
 from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
 from ingest.storage_write import append, commit

@@ -10,9 +10,10 @@ from typing import cast
 import pyarrow as pa
 
 from ingest import health, messages, outbox
+from ingest.batches import Batch, Series
 from ingest.disk import make_room
 from ingest.kinds import KINDS, KindName
-from ingest.landing import Batch, Progress, Series, land_frames, landed_cursor
+from ingest.landing import Progress, land_frames, landed_cursor
 from ingest.report import Report, Tally
 from ingest.segments import START, Cursor, Frame, SegmentReader
 from ingest.settings import Market, Settings

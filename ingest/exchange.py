@@ -15,8 +15,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from ingest.batches import Series
 from ingest.kinds import INTERVALS_US, KINDS
-from ingest.landing import Series
 from ingest.settings import Market, Settings
 
 ATTEMPTS = 6

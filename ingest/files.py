@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingest import books
+from ingest.batches import Batch, Entry, Series, unit
 from ingest.kinds import INTERVALS_US, KINDS, MACRO_SERIES, Kind, KindName, check_intervals
-from ingest.landing import Batch, Entry, Series, land, landed_files, unit
+from ingest.landing import land
+from ingest.ledger import landed_files
 from ingest.replay import is_changes
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings

@@ -10,9 +10,11 @@ import ccxt
 import pyarrow as pa
 
 from ingest.archives import Archive, days, downloads, merge, periods, plan, republished
+from ingest.batches import Batch, Entry, Series, unit
 from ingest.exchange import Exchange, pages
 from ingest.kinds import INTERVALS_US, KINDS, ExchangeKind, check_intervals
-from ingest.landing import Batch, Entry, Series, land, landed_archives, missing, unit
+from ingest.landing import land
+from ingest.ledger import landed_archives, missing
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings
 from ingest.tabular import read

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from ingest.batches import Batch, Series, event_bounds
 from ingest.kinds import KINDS
-from ingest.landing import Batch, Series, event_bounds
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import pyarrow as pa
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from ingest import warehouse
+from ingest.batches import Batch, Entry, Series, unit
 from ingest.classifier import classify
 from ingest.kinds import KINDS
-from ingest.landing import Batch, Entry, Series, land, unit
+from ingest.landing import land
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.service_settings import Classifier, load
 from ingest.services import Service

@@ -14,8 +14,9 @@ from arch.univariate import GARCH, ZeroMean
 from numpy.typing import NDArray
 
 from ingest import warehouse
+from ingest.batches import Batch, Entry, Series, unit
 from ingest.kinds import INTERVALS_US, KINDS, MINUTE_US, check_intervals
-from ingest.landing import Batch, Entry, Series, land, unit
+from ingest.landing import land
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings
 from ingest.validation import Origin, check

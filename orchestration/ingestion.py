@@ -6,7 +6,7 @@ import dagster as dg
 
 from ingest.history import ingest_history
 from ingest.kinds import ExchangeKind
-from ingest.landing import first_covered
+from ingest.ledger import first_covered
 from ingest.report import Report
 from ingest.sentiment import score_headlines
 from ingest.settings import Settings

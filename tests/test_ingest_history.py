@@ -18,9 +18,9 @@ import pytest
 
 from ingest import warehouse
 from ingest.archives import plan
+from ingest.batches import Series
 from ingest.history import ExchangeUnreachableError, ingest_history
 from ingest.kinds import KINDS
-from ingest.landing import Series
 from ingest.report import Report
 from ingest.settings import PROJECT_ROOT, Settings
 from ingest.settings import Market as MarketName
