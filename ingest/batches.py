@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.kinds import KINDS, Kind, KindName
+from ingest.kind import Kind, KindName
+from ingest.kinds import KINDS
 from ingest.settings import Market, Settings
 from ingest.validation import Checked
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from ingest import health, messages, outbox
 from ingest.batches import Batch, Series
 from ingest.disk import make_room
-from ingest.kinds import KINDS, KindName
+from ingest.kind import KindName
+from ingest.kinds import KINDS
 from ingest.landing import Progress, land_frames, landed_cursor
 from ingest.report import Report, Tally
 from ingest.segments import START, Cursor, Frame, SegmentReader

@@ -16,7 +16,8 @@ from tenacity import (
 )
 
 from ingest.batches import Series
-from ingest.kinds import INTERVALS_US, KINDS
+from ingest.intervals import INTERVALS_US
+from ingest.kinds import KINDS
 from ingest.settings import Market, Settings
 
 ATTEMPTS = 6

@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 
 from ingest import books
 from ingest.batches import Batch, Entry, Series, unit
-from ingest.kinds import INTERVALS_US, KINDS, MACRO_SERIES, Kind, KindName, check_intervals
+from ingest.intervals import INTERVALS_US, check_intervals
+from ingest.kind import Kind, KindName
+from ingest.kinds import KINDS
 from ingest.landing import land
 from ingest.ledger import landed_files
 from ingest.replay import is_changes
@@ -19,6 +21,7 @@ from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings
 from ingest.tabular import DAMAGE, SUFFIXES, column_names, first_fields, is_header, read
 from ingest.validation import Checked, Origin, UnknownLayoutError, match_columns
+from ingest.world_kinds import MACRO_SERIES
 
 # Shorter parts of a file's name are not taken for a symbol.
 _SHORTEST_SYMBOL = 5

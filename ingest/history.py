@@ -12,7 +12,9 @@ import pyarrow as pa
 from ingest.archives import Archive, days, downloads, merge, periods, plan, republished
 from ingest.batches import Batch, Entry, Series, unit
 from ingest.exchange import Exchange, pages
-from ingest.kinds import INTERVALS_US, KINDS, ExchangeKind, check_intervals
+from ingest.intervals import INTERVALS_US, check_intervals
+from ingest.kind import ExchangeKind
+from ingest.kinds import KINDS
 from ingest.landing import land
 from ingest.ledger import landed_archives, missing
 from ingest.report import OnStep, Report, Step, Tally, ignore

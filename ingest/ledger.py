@@ -8,7 +8,7 @@ import duckdb
 
 from ingest import warehouse
 from ingest.batches import Series
-from ingest.kinds import KindName
+from ingest.kind import KindName
 from ingest.settings import Settings
 
 

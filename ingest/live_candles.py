@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ingest.kinds import INTERVALS_US
+from ingest.intervals import INTERVALS_US
 from ingest.messages import NO_MESSAGE, message, parse
 from ingest.segments import Frame
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 
-from ingest.kinds import KindName
+from ingest.kind import KindName
 from ingest.segments import Frame
 
 STREAM_KINDS: tuple[KindName, ...] = (

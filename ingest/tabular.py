@@ -15,7 +15,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from ingest import books
-from ingest.kinds import AGGREGATE_ID_NAMES, Kind
+from ingest.kind import Kind
+from ingest.market_kinds import AGGREGATE_ID_NAMES
 from ingest.replay import is_changes, replay
 from ingest.validation import Checked, Origin, UnknownLayoutError, check, reject
 

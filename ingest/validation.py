@@ -8,7 +8,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.kinds import INTERVALS_US, Column, Kind
+from ingest.intervals import INTERVALS_US
+from ingest.kind import Column, Kind
 from ingest.settings import Market
 
 _INSTANT = pa.timestamp("us", "UTC")

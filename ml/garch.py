@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ingest import warehouse
 from ingest.batches import Batch, Entry, Series, unit
-from ingest.kinds import INTERVALS_US, KINDS, MINUTE_US, check_intervals
+from ingest.intervals import INTERVALS_US, MINUTE_US, check_intervals
+from ingest.kinds import KINDS
 from ingest.landing import land
 from ingest.report import OnStep, Report, Step, Tally, ignore
 from ingest.settings import Market, Settings

@@ -13,7 +13,7 @@ from rich.console import Console
 from ingest import warehouse
 from ingest.files import ingest_files
 from ingest.history import ingest_history
-from ingest.kinds import ExchangeKind, KindName
+from ingest.kind import ExchangeKind, KindName
 from ingest.recorder import record
 from ingest.report import Report, Step
 from ingest.settings import Settings

@@ -5,7 +5,7 @@ from typing import get_args
 import dagster as dg
 
 from ingest.history import ingest_history
-from ingest.kinds import ExchangeKind
+from ingest.kind import ExchangeKind
 from ingest.ledger import first_covered
 from ingest.report import Report
 from ingest.sentiment import score_headlines

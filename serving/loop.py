@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingest import health, logs
-from ingest.kinds import INTERVALS_US, MINUTE_US
+from ingest.intervals import INTERVALS_US, MINUTE_US
 from ingest.segments import Frame, SegmentReader
 from ingest.settings import Settings
 from serving.bars import Close, Closes

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from ingest import health, messages
-from ingest.kinds import KINDS, KindName
+from ingest.kind import KindName
+from ingest.kinds import KINDS
 from ingest.segments import Frame
 from ingest.settings import Market
 from ingest.validation import Origin, checking, parted

@@ -11,7 +11,7 @@ from orchestration.commands.target import Target
 
 if TYPE_CHECKING:
     from ingest.history import SourceName
-    from ingest.kinds import ExchangeKind, KindName
+    from ingest.kind import ExchangeKind, KindName
 
 app = typer.Typer(
     name="ingest",
