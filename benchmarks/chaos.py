@@ -51,6 +51,8 @@ def main(
     """Run, judge, print."""
     console = Console(highlight=False, soft_wrap=True)
     directory = Path(tempfile.mkdtemp(prefix="tapehouse-chaos-"))
+    # Who is killed leaves temporary files behind: here, where they go with the rest.
+    os.environ["TMPDIR"] = str(directory)
     random = Random(seed)
     begun = time.monotonic()
     try:

@@ -9,7 +9,8 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
-from dbt_fixtures import run_dbt
+import pytest
+from dbt_fixtures import NOT_TESTS, run_dbt, shared
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = ["exchange", "market", "symbol", "interval_minutes", "opened_at"]
@@ -17,10 +18,15 @@ SYMBOLS = ["BTCUSDT", "ETHUSDT"]
 Models = dict[str, dict[str, Any]]
 
 
-def compiled(select: str, *, working: Path) -> Models:
-    """Compile the models that `select` names; the manifest's nodes by their name."""
-    run_dbt(working / "tapehouse.duckdb", "compile", "--select", *select.split())
-    nodes = json.loads((working / "target" / "manifest.json").read_text())["nodes"]
+def compiled(factory: pytest.TempPathFactory) -> Models:
+    """Features, labels and what they are made of, compiled; the manifest's nodes by their name."""
+    select = ("--select", "+path:models/features", "+path:models/labels", *NOT_TESTS)
+    directory = shared(
+        factory,
+        "compiled",
+        lambda working: run_dbt(working / "tapehouse.duckdb", "compile", *select),
+    )
+    nodes = json.loads((directory / "target" / "manifest.json").read_text())["nodes"]
     return {node["name"]: node for node in nodes.values() if node["resource_type"] == "model"}
 
 

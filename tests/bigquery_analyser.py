@@ -11,15 +11,21 @@ A program of its own: long sums nest deeper than the C++ implementation of proto
 reads, and which implementation a process has is decided by its environment.
 """
 
+import fcntl
 import json
 import sys
 import threading
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
 
 import bigquery_models
+import wasmtime
 from bigquery_types import ALIASES, argument, name_of, type_of
 from google.protobuf import message_factory
 from google.protobuf.internal import decoder
 from zetasql.api import CatalogBuilder, FunctionBuilder, TableBuilder
+from zetasql.core import wasm_client
 from zetasql.core.exceptions import ServerError
 from zetasql.core.local_service import ZetaSqlLocalService, local_service_pb2, parse_proto
 from zetasql.types import (
@@ -36,6 +42,7 @@ from zetasql.types import (
 )
 
 DEPTH = 100_000
+KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache" / "analyser"
 # Aggregates that BigQuery has and the analyser's own library does not: value, ordering.
 LIBRARY = ("min_by", "max_by")
 
@@ -138,7 +145,25 @@ def analysed(work):
         )
 
 
+class Module:
+    """Machine code of the analyser, kept: to make it of WebAssembly takes half a minute."""
+
+    @staticmethod
+    def from_file(engine, path):
+        built = sha256(Path(path).read_bytes() + version("wasmtime").encode()).hexdigest()[:16]
+        kept = KEPT / f"{built}.cwasm"
+        KEPT.mkdir(parents=True, exist_ok=True)
+        with (KEPT / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                part = kept.with_suffix(".part")
+                part.write_bytes(wasmtime.Module.from_file(engine, path).serialize())
+                part.rename(kept)
+        return wasmtime.Module.deserialize_file(engine, str(kept))
+
+
 def main():
+    wasm_client.Module = Module
     json.dump(dict(analysed(json.load(sys.stdin))), sys.stdout)
 
 

@@ -10,6 +10,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from dbt_fixtures import NO_ACCOUNT, NOT_TESTS, OFFLINE_BIGQUERY, run_dbt
+
 Manifest = dict[str, Any]
 Statement = dict[str, Any]
 Types = dict[str, str]
@@ -41,39 +43,19 @@ RAW_TYPES = {
 }
 
 
-def dbt_for_bigquery(project_root: Path, working: Path, *arguments: str) -> str:
-    """Run dbt without an account and return what it prints."""
-    done = subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "dbt"), "--quiet", *arguments),
-            *("--target", "bigquery", "--project-dir", str(project_root / "dbt_project")),
-            *("--profiles-dir", str(project_root)),
-            *("--target-path", str(working), "--log-path", str(working)),
-        ],
-        env=os.environ
-        | {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def compiled_for_bigquery(
-    project_root: Path, working: Path, *, changed_from: str | None = None
-) -> Manifest:
+def compiled_for_bigquery(working: Path, *, changed_from: str | None = None) -> Manifest:
     """Return the manifest with the statements that make tables anew, or refresh them.
 
     A model that is trained has the statement that its materialization sends.
     """
     variables = ["--vars", json.dumps({"changed_from": changed_from})] if changed_from else []
-    dbt_for_bigquery(
-        project_root, working, "compile", "--no-populate-cache", "--no-introspect", *variables
-    )
-    manifest: Manifest = json.loads((working / "manifest.json").read_text())
+    database = working / "tapehouse.duckdb"
+    models_alone = NOT_TESTS if changed_from else ()
+    run_dbt(database, "compile", *OFFLINE_BIGQUERY, *variables, *models_alone, **NO_ACCOUNT)
+    manifest: Manifest = json.loads((working / "target" / "manifest.json").read_text())
     if not changed_from:
-        trained = dbt_for_bigquery(project_root, working, "run-operation", "ml_statements")
+        operation = ("--quiet", "run-operation", "ml_statements", *OFFLINE_BIGQUERY[:2])
+        trained = run_dbt(database, *operation, **NO_ACCOUNT)
         for name, statement in json.loads(trained).items():
             manifest["nodes"][f"model.tapehouse.{name}"]["compiled_code"] = statement
     return manifest

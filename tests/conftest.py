@@ -9,7 +9,7 @@ import pytest
 from bigquery_emulator import bigquery_emulator  # noqa: F401
 from bigquery_status import bigquery_status  # noqa: F401
 from cloud_fixtures import cloud_settings  # noqa: F401
-from dbt_fixtures import run_dbt
+from dbt_fixtures import run_dbt, shared
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +40,9 @@ def own_database(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture(scope="session")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The manifest of the dbt project, as `dbt parse` writes it."""
-    directory = tmp_path_factory.mktemp("parse")
-    run_dbt(directory / "tapehouse.duckdb", "parse")
-    return json.loads((directory / "target" / "manifest.json").read_text())
+
+    def parse(directory: Path) -> None:
+        run_dbt(directory / "tapehouse.duckdb", "parse")
+
+    parsed = shared(tmp_path_factory, "parse", parse)
+    return json.loads((parsed / "target" / "manifest.json").read_text())

@@ -1,26 +1,56 @@
-"""dbt in processes of its own, which share what the first of them has parsed."""
+"""dbt in processes of its own, which share what the first of them has parsed and built."""
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = ROOT / "dbt_project"
 PARSED = ROOT / ".pytest_cache" / "dbt"
+COMPILED = ROOT / ".pytest_cache" / "compiled"
 #: Options on which it depends what is parsed.
 PARSING = ("--vars", "--target")
 #: Without the tests and unit tests of the models.
 WITHOUT_TESTS = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
+#: The same to a command that knows no types of resources.
+NOT_TESTS = ("--exclude", "resource_type:test", "resource_type:unit_test")
 #: What dbt needs to render for BigQuery without an account.
 OFFLINE_BIGQUERY = ("--target", "bigquery", "--no-populate-cache", "--no-introspect")
 NO_ACCOUNT = {
     "TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets",
     "TAPEHOUSE_BIGQUERY_TOKEN": "offline",
 }
+
+
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A directory of this run of the tests that the first of its processes to ask for it fills."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    made = root / f"shared-{name}"
+    with (root / f"shared-{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            part = root / f"shared-{name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            make(part)
+            part.rename(made)
+    return made
+
+
+def share_compiled(directory: Path) -> None:
+    """Let `serving.manifest`, which knows by a hash what is unchanged, keep what it compiles."""
+    COMPILED.mkdir(parents=True, exist_ok=True)
+    (directory / "compiled").symlink_to(COMPILED)
 
 
 def dbt(
@@ -34,11 +64,14 @@ def dbt(
     target = database.parent / "target"
     target.mkdir(parents=True, exist_ok=True)
     settings = [arguments[at + 1] for at, word in enumerate(arguments) if word in PARSING]
-    key = "\n".join([str(project), database.name, *settings])
-    parsed = PARSED / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.msgpack"
+    parsed, of_the_project = (
+        PARSED / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.msgpack"
+        for key in ("\n".join([str(each), database.name, *settings]) for each in (project, PROJECT))
+    )
     own = target / "partial_parse.msgpack"
-    if parsed.exists() and not own.exists():
-        shutil.copy2(parsed, own)
+    # A copy of the project with some files changed is parsed as the project with them changed.
+    if not own.exists() and (known := [each for each in (parsed, of_the_project) if each.exists()]):
+        shutil.copy2(known[0], own)
     given = own.stat().st_mtime_ns if own.exists() else 0
     done = subprocess.run(
         [

@@ -51,7 +51,7 @@ def softmax(weights: Sequence[Sequence[float]]) -> bytes:
         helper.make_node("Softmax", ["score"], ["probabilities"], axis=1),
     ]
     outputs = {"probabilities": (TensorProto.DOUBLE, len(weights[0]))}
-    model = onnx_model.assemble(nodes, constants, inputs=len(weights), outputs=outputs)
+    model = onnx_graph.assemble(nodes, constants, inputs=len(weights), outputs=outputs)
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from dbt_fixtures import WITHOUT_TESTS, run_dbt
+from dbt_fixtures import WITHOUT_TESTS, run_dbt, share_compiled, shared
 
 from ingest import warehouse
 from ingest.files import ingest_files
@@ -28,6 +28,11 @@ def ingest(settings: Settings, market: Market) -> None:
         ingest_history(settings, kind, start=market.start)
 
 
+def copy(warehouse: Path, directory: Path) -> None:
+    """Copy the directory of a warehouse, which goes on to share what is compiled."""
+    shutil.copytree(warehouse, directory, symlinks=True, dirs_exist_ok=True)
+
+
 def build(settings: Settings, *selection: str) -> None:
     run_dbt(settings.database, "build", *selection, *WITHOUT_TESTS)
 
@@ -45,26 +50,31 @@ def market() -> Market:
 @pytest.fixture(scope="session")
 def ingested(market: Market, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A warehouse's directory with the raw rows of four days."""
-    directory = tmp_path_factory.mktemp("ingested")
-    with simulator(market) as exchange:
-        settings = Settings(
-            database=directory / "tapehouse.duckdb", exchange_url=exchange.url, symbols=SYMBOLS
-        )
-        ingest(settings, market)
-    for day in (2, 3):
-        date = (market.start + timedelta(days=day)).date()
-        write_books(market, "um", SYMBOLS[0], date, directory / "books")
-    ingest_files(settings, "books", [directory / "books"])
-    return directory
+
+    def make(directory: Path) -> None:
+        with simulator(market) as exchange:
+            settings = Settings(
+                database=directory / "tapehouse.duckdb", exchange_url=exchange.url, symbols=SYMBOLS
+            )
+            ingest(settings, market)
+        for day in (2, 3):
+            date = (market.start + timedelta(days=day)).date()
+            write_books(market, "um", SYMBOLS[0], date, directory / "books")
+        ingest_files(settings, "books", [directory / "books"])
+        share_compiled(directory)
+
+    return shared(tmp_path_factory, "ingested", make)
 
 
 @pytest.fixture(scope="session")
 def built(ingested: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, after `dbt build`."""
-    directory = tmp_path_factory.mktemp("built") / "warehouse"
-    shutil.copytree(ingested, directory)
-    build(Settings(database=directory / "tapehouse.duckdb"))
-    return directory
+
+    def make(directory: Path) -> None:
+        copy(ingested, directory)
+        build(Settings(database=directory / "tapehouse.duckdb"))
+
+    return shared(tmp_path_factory, "built", make)
 
 
 @pytest.fixture
@@ -76,7 +86,7 @@ def exchange(market: Market) -> Iterator[Simulator]:
 @pytest.fixture
 def settings(built: Path, tmp_path: Path, exchange: Simulator) -> Settings:
     """Settings of a copy of the built warehouse, connected to the exchange."""
-    shutil.copytree(built, tmp_path / "warehouse")
+    copy(built, tmp_path / "warehouse")
     return Settings(
         database=tmp_path / "warehouse" / "tapehouse.duckdb",
         exchange_url=exchange.url,

@@ -1,8 +1,8 @@
 """A refresh on BigQuery reads the bytes that it needs, not the whole history."""
 
-from collections import defaultdict
-from datetime import date, datetime, timedelta
-from pathlib import Path
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    working = tmp_path_factory.mktemp("refreshed")
+    return compiled_for_bigquery(working, changed_from=literal(SINCE))
 
 import pytest
 from bigquery_project import Manifest, compiled_for_bigquery, nodes_of, raw_tables
@@ -63,9 +63,9 @@ def planted(sql: str, **views: str) -> list[Cost]:
 
 
 @pytest.fixture(scope="module")
-def refreshed(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     working = tmp_path_factory.mktemp("refreshed")
-    return compiled_for_bigquery(project_root, working, changed_from=literal(SINCE))
+    return compiled_for_bigquery(working, changed_from=literal(SINCE))
 
 
 @pytest.fixture(scope="module")

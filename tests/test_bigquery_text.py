@@ -56,16 +56,16 @@ DUCKDB_ONLY = {
 
 
 @pytest.fixture(scope="module")
-def rebuilt(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The project compiled for BigQuery without an account: its tables made anew."""
-    return compiled_for_bigquery(project_root, tmp_path_factory.mktemp("rebuilt"))
+    return compiled_for_bigquery(tmp_path_factory.mktemp("rebuilt"))
 
 
 @pytest.fixture(scope="module")
-def refreshed(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """The same where incremental models refresh themselves."""
     working = tmp_path_factory.mktemp("refreshed")
-    return compiled_for_bigquery(project_root, working, changed_from=CHANGED_FROM)
+    return compiled_for_bigquery(working, changed_from=CHANGED_FROM)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,14 @@
 """The short form of `make chaos`: a few kills, and the same questions."""
 
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.long
 def test_after_kills_under_a_faulty_exchange_no_bar_and_no_signal_is_lost_doubled_or_different(
-    project_root: Path,
+    project_root: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
         [
@@ -18,6 +16,7 @@ def test_after_kills_under_a_faulty_exchange_no_bar_and_no_signal_is_lost_double
             *("--pause", "0.7", "--speed", "60", "--days", "2"),
         ],
         cwd=project_root,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

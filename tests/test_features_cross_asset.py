@@ -31,8 +31,7 @@ NO_MACRO = pd.DataFrame(
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    working = tmp_path_factory.getbasetemp()
-    return compiled("+feat_cross_asset +feat_sentiment", working=working)
+    return compiled(tmp_path_factory)
 
 
 def hourly_macro(bars: pd.DataFrame) -> pd.DataFrame:

@@ -14,7 +14,7 @@ Series = dict[str, pd.DataFrame]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled("+feat_derivatives", working=tmp_path_factory.getbasetemp())
+    return compiled(tmp_path_factory)
 
 
 def live_bars(*, bars: int, interval_minutes: int) -> pd.DataFrame:

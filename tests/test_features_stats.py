@@ -27,7 +27,7 @@ SCALES = [1, 2, 4, 8, 16, 32]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled("+feat_stats", working=tmp_path_factory.getbasetemp())
+    return compiled(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

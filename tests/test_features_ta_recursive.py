@@ -53,7 +53,7 @@ WARM_UP = {
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled("+feat_ta", working=tmp_path_factory.getbasetemp())
+    return compiled(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

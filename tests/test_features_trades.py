@@ -91,9 +91,7 @@ def trades() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled(
-        "+feat_microstructure +feat_calendar", working=tmp_path_factory.getbasetemp() / "trades"
-    )
+    return compiled(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -146,7 +146,7 @@ def test_a_series_without_a_long_run_variance_is_fitted_with_one() -> None:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled("+int_garch_variances", working=tmp_path_factory.mktemp("compiled"))
+    return compiled(tmp_path_factory)
 
 
 def test_the_forecast_of_the_warehouse_is_that_of_arch(

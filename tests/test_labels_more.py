@@ -25,7 +25,7 @@ FAMILIES = ["lbl_return_class", "lbl_return_over_vol", "lbl_adaptive", "lbl_trip
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled("+path:models/labels", working=tmp_path_factory.getbasetemp())
+    return compiled(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Dagster: one graph, nothing phantom, and the same signals as dbt alone."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from dagster import materialize
-from serving_fixtures import SYMBOLS, built, exchange, ingested, market, signals
+from serving_fixtures import SYMBOLS, built, copy, exchange, ingested, market, signals
 
 from ingest.settings import Settings
 from ingest.simulator import Simulator
@@ -78,10 +77,18 @@ def run(settings: Settings, *arguments: str) -> str:
     return done.stdout
 
 
+def give_parsed(settings: Settings, manifest: dict[str, Any]) -> None:
+    """Leave dbt's manifest where Dagster looks for it, so that it need not parse the project."""
+    parsed = settings.dagster_directory / "manifest" / "manifest.json"
+    parsed.parent.mkdir(parents=True)
+    parsed.write_text(json.dumps(manifest))
+
+
 def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
-    tmp_path: Path,
+    tmp_path: Path, manifest: dict[str, Any]
 ) -> None:
     settings = Settings(database=tmp_path / "tapehouse.duckdb")
+    give_parsed(settings, manifest)
     graph = json.loads(run(settings, "-c", GRAPH).splitlines()[-1])
     kinds = (
         *("books", "funding", "garch_parameters", "klines", "liquidations", "mark_prices"),
@@ -112,9 +119,7 @@ def test_the_graph_reaches_from_the_exchange_to_the_signals_without_phantoms(
 def test_the_graph_over_bigquery_lands_there_and_leaves_out_what_is_duckdbs_alone(
     cloud_settings: Settings, exchange: Simulator, manifest: dict[str, Any]
 ) -> None:
-    parsed = cloud_settings.dagster_directory / "manifest" / "manifest.json"
-    parsed.parent.mkdir(parents=True)
-    parsed.write_text(json.dumps(manifest))
+    give_parsed(cloud_settings, manifest)
     from orchestration.definitions import definitions
 
     graph = definitions(cloud_settings).resolve_asset_graph()
@@ -134,18 +139,26 @@ def test_the_graph_over_bigquery_lands_there_and_leaves_out_what_is_duckdbs_alon
         assert counts == {"landed": landed, "dagster/row_count": 2 * 4 * 1440}
 
 
-@pytest.mark.long
-def test_materializing_all_with_one_process_per_step_gives_the_signals_of_dbt_alone(
-    ingested: Path, built: Path, tmp_path: Path, exchange: Simulator
+@pytest.mark.parametrize(
+    "executor",
+    [
+        pytest.param({}, id="one process per step", marks=pytest.mark.long),
+        pytest.param({"execution": {"config": {"in_process": {}}}}, id="one process"),
+    ],
+)
+def test_materializing_all_gives_the_signals_of_dbt_alone(
+    ingested: Path, built: Path, tmp_path: Path, exchange: Simulator, executor: dict[str, Any]
 ) -> None:
-    shutil.copytree(ingested, tmp_path / "warehouse")
+    copy(ingested, tmp_path / "warehouse")
     settings = Settings(
         database=tmp_path / "warehouse" / "tapehouse.duckdb",
         exchange_url=exchange.url,
         symbols=SYMBOLS,
     )
     job = ("-m", "dagster", "job", "execute", "-m", "orchestration.definitions", "-j", "retrain")
-    run(settings, *job)
+    how = tmp_path / "executor.yaml"
+    how.write_text(yaml.safe_dump(executor))
+    run(settings, *job, "-c", str(how))
     expected = signals(Settings(database=built / "tapehouse.duckdb"))
     assert len(expected) > 0
     assert signals(settings) == expected

@@ -1,7 +1,6 @@
 """The scoring loop says what the batch says, once, on disk before anybody hears of it."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from serving.prepare import Prepared, prepare, raw_rows
 from serving.promotions import Promotions
 from serving.skew import predictions, skew
 from tests.registry_fixtures import add_version, logistic, promote, softmax
-from tests.serving_fixtures import SYMBOLS, built, ingested, market, start_of_last_day
+from tests.serving_fixtures import SYMBOLS, built, copy, ingested, market, start_of_last_day
 from tests.serving_tape import frames
 
 __all__ = ["built", "ingested", "market"]
@@ -69,7 +68,7 @@ class Tape:
 
     def __init__(self, built: Path, directory: Path, start: datetime, end: datetime) -> None:
         self.start, self.end = start, end
-        shutil.copytree(built, directory, ignore=shutil.ignore_patterns("compiled"))
+        copy(built, directory)
         self.settings = Settings(database=directory / "tapehouse.duckdb", symbols=SYMBOLS)
         with warehouse.writing(self.settings.database) as connection:
             self.frames = frames(connection, start, end + timedelta(minutes=1))
@@ -139,18 +138,9 @@ def tape(built: Path, market: Market, tmp_path: Path) -> Iterator[Tape]:
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where what dbt compiled is kept, for all loops of this module."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(scope="module")
-def prepared(
-    built: Path, compiled: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Prepared]:
+def prepared(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     directory = tmp_path_factory.mktemp("prepared") / "warehouse"
-    shutil.copytree(built, directory, ignore=shutil.ignore_patterns("compiled"))
-    (directory / "compiled").symlink_to(compiled)
+    copy(built, directory)
     settings = Settings(database=directory / "tapehouse.duckdb", symbols=SYMBOLS)
     with warehouse.writing(settings.database) as connection:
         watch(connection)
@@ -247,10 +237,7 @@ def judge_shadows(tape: Tape, prepared: Prepared) -> None:
     assert [prob for _, prob, _ in said[classes.model.version]] == found.max(axis=1).tolist()
 
 
-def test_a_promotion_is_taken_up_while_the_loop_runs(
-    tape: Tape, prepared: Prepared, compiled: Path
-) -> None:
-    (tape.settings.database.parent / "compiled").symlink_to(compiled)
+def test_a_promotion_is_taken_up_while_the_loop_runs(tape: Tape, prepared: Prepared) -> None:
     half = tape.start + timedelta(minutes=7)
     before = [frame for frame in tape.frames if at(frame.received_at) < half]
     with warehouse.writing(tape.settings.database) as connection:

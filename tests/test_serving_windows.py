@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from dbt_fixtures import share_compiled
 from features_fixtures import START, SYMBOLS, built, raw_books, raw_klines, raw_trades
 
 from ingest import warehouse
@@ -76,6 +77,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def chains(batch: Path) -> dict[str, Lineage]:
+    share_compiled(batch.parent)
     manifest = compiled_tables(batch)
     names = [
         node["name"]

@@ -10,10 +10,18 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pytest
-from dbt_fixtures import NO_ACCOUNT, OFFLINE_BIGQUERY, WITHOUT_TESTS, dbt, run_dbt
+from dbt_fixtures import (
+    NO_ACCOUNT,
+    OFFLINE_BIGQUERY,
+    WITHOUT_TESTS,
+    dbt,
+    run_dbt,
+    share_compiled,
+)
 from features_fixtures import START, random_market, raw_books, raw_klines, raw_trades, write_raw
 
-from serving.manifest import compiled, lineage, part_datasets, strategies
+from serving.leaks import compiled_tables
+from serving.manifest import lineage, part_datasets, strategies
 
 ROOT = Path(__file__).resolve().parents[1]
 MINUTES = 6_000
@@ -342,7 +350,8 @@ def test_the_strategies_render_for_bigquery_without_an_account(tmp_path: Path) -
 def test_each_dataset_is_a_node_of_the_compiled_manifest_with_its_own_ancestors(
     tmp_path: Path,
 ) -> None:
-    manifest = compiled(tmp_path / "tapehouse.duckdb", ["--select", "+path:models/datasets"])
+    share_compiled(tmp_path)
+    manifest = compiled_tables(tmp_path / "tapehouse.duckdb")
     ancestors = {part.name for part in lineage(manifest, "ds_scalping").models}
     assert {"feat_ta", "feat_orderflow", "lbl_high_low", "ds_scalping"} <= ancestors
     assert not ancestors & {"feat_stats", "feat_microstructure", "lbl_return", "ds_strategies"}

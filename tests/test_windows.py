@@ -229,9 +229,7 @@ def no_gaps() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
-    return compiled(
-        "+path:models/features +path:models/labels", working=tmp_path_factory.getbasetemp()
-    )
+    return compiled(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
