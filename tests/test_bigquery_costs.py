@@ -1,8 +1,8 @@
 """A refresh on BigQuery reads the bytes that it needs, not the whole history."""
 
-def refreshed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    working = tmp_path_factory.mktemp("refreshed")
-    return compiled_for_bigquery(working, changed_from=literal(SINCE))
+from collections import defaultdict
+from datetime import date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from bigquery_project import Manifest, compiled_for_bigquery, nodes_of, raw_tables
