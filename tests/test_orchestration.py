@@ -11,6 +11,7 @@ import yaml
 from dagster import materialize
 from serving_fixtures import SYMBOLS, built, copy, exchange, ingested, market, signals
 
+from ingest import warehouse
 from ingest.settings import Settings
 from ingest.simulator import Simulator
 from orchestration import ui
@@ -139,15 +140,28 @@ def test_the_graph_over_bigquery_lands_there_and_leaves_out_what_is_duckdbs_alon
         assert counts == {"landed": landed, "dagster/row_count": 2 * 4 * 1440}
 
 
-@pytest.mark.parametrize(
-    "executor",
-    [
-        pytest.param({}, id="one process per step", marks=pytest.mark.long),
-        pytest.param({"execution": {"config": {"in_process": {}}}}, id="one process"),
-    ],
-)
-def test_materializing_all_gives_the_signals_of_dbt_alone(
-    ingested: Path, built: Path, tmp_path: Path, exchange: Simulator, executor: dict[str, Any]
+def test_dagster_lands_raw_rows_and_builds_models_on_them(
+    tmp_path: Path, exchange: Simulator, manifest: dict[str, Any]
+) -> None:
+    settings = Settings(
+        database=tmp_path / "tapehouse.duckdb", exchange_url=exchange.url, symbols=SYMBOLS
+    )
+    give_parsed(settings, manifest)
+    asked = ("--select", "raw/klines,stg_klines,int_klines")
+    run(
+        settings, "-m", "dagster", "asset", "materialize", "-m", "orchestration.definitions", *asked
+    )
+    with warehouse.reading(settings.database) as connection:
+        counts = connection.execute(
+            "select (select count(*) from raw.klines), (select count(*) from int_klines)"
+        ).fetchall()
+    minutes = 4 * 1440
+    assert counts == [(2 * minutes, 2 * sum(minutes // length for length in (1, 5, 15, 60)))]
+
+
+@pytest.mark.long
+def test_materializing_all_with_one_process_per_step_gives_the_signals_of_dbt_alone(
+    ingested: Path, built: Path, tmp_path: Path, exchange: Simulator
 ) -> None:
     copy(ingested, tmp_path / "warehouse")
     settings = Settings(
@@ -156,9 +170,7 @@ def test_materializing_all_gives_the_signals_of_dbt_alone(
         symbols=SYMBOLS,
     )
     job = ("-m", "dagster", "job", "execute", "-m", "orchestration.definitions", "-j", "retrain")
-    how = tmp_path / "executor.yaml"
-    how.write_text(yaml.safe_dump(executor))
-    run(settings, *job, "-c", str(how))
+    run(settings, *job)
     expected = signals(Settings(database=built / "tapehouse.duckdb"))
     assert len(expected) > 0
     assert signals(settings) == expected
