@@ -5,7 +5,8 @@ Reads JSON from standard input and writes JSON to standard output:
     {"tables": {relation: {column: type}},
      "statements": [{"relation": relation, "sql": text, "reads": [relation]}]}
 
-and for each statement, by its relation, ``{"columns": {column: type}}`` or ``{"error": text}``.
+and for each statement, by its `name` or else its relation, ``{"columns": {column: type}}`` or
+``{"error": text}``.
 
 A program of its own: long sums nest deeper than the C++ implementation of protocol buffers
 reads, and which implementation a process has is decided by its environment.
@@ -83,16 +84,34 @@ def fields(message):
 class OutputColumns:
     """The columns of a query, from an answer whose resolved tree is not decoded: it is deep."""
 
-    statement = local_service_pb2.AnalyzeResponse.DESCRIPTOR.fields_by_name["resolved_statement"]
-    query = statement.message_type.fields_by_name["resolved_query_stmt_node"]
-    column = query.message_type.fields_by_name["output_column_list"]
+    response = local_service_pb2.AnalyzeResponse.DESCRIPTOR
+    created = ("resolved_statement", "resolved_create_statement_node")
+    queries = (
+        ("resolved_statement", "resolved_query_stmt_node"),
+        (
+            *created,
+            "resolved_create_table_stmt_base_node",
+            "resolved_create_table_as_select_stmt_node",
+        ),
+        (*created, "resolved_create_view_base_node", "resolved_create_view_stmt_node", "parent"),
+    )
 
     @classmethod
     def FromString(cls, answer):  # noqa: N802
-        decode = message_factory.GetMessageClass(cls.column.message_type).FromString
-        statement = dict(fields(answer))[cls.statement.number]
-        query = dict(fields(statement))[cls.query.number]
-        return [decode(part) for number, part in fields(query) if number == cls.column.number]
+        return [column for path in cls.queries for column in cls.columns(answer, path)]
+
+    @classmethod
+    def columns(cls, answer, path):
+        """Yield the columns of the statement that lies at the end of a path, if one does."""
+        message, kind = answer, cls.response
+        for name in path:
+            field = kind.fields_by_name[name]
+            message, kind = dict(fields(message)).get(field.number, b""), field.message_type
+        column = kind.fields_by_name["output_column_list"]
+        decode = message_factory.GetMessageClass(column.message_type).FromString
+        for number, part in fields(message):
+            if number == column.number:
+                yield decode(part)
 
 
 def analysed(work):
@@ -111,6 +130,7 @@ def analysed(work):
     }
     models = {}
     for statement in work["statements"]:
+        name = statement.get("name", statement["relation"])
         builder = CatalogBuilder("project").with_builtin_functions(builtin)
         for function in library:
             builder.add_function(function)
@@ -131,18 +151,15 @@ def analysed(work):
                     classes=tuple(statement.get("classes", ())),
                     onnx=statement.get("onnx"),
                 )
-                yield statement["relation"], {"columns": {}}
+                yield name, {"columns": {}}
                 continue
             output = resolved(sql, options, catalog, answer=OutputColumns)
         except (ServerError, ValueError) as error:
-            yield statement["relation"], {"error": str(error)}
+            yield name, {"error": str(error)}
             continue
         columns = {column.name: parse_proto(column.column.type) for column in output}
         tables[statement["relation"]] = table(statement["relation"], columns)
-        yield (
-            statement["relation"],
-            {"columns": {name: name_of(kind) for name, kind in columns.items()}},
-        )
+        yield name, {"columns": {column: name_of(kind) for column, kind in columns.items()}}
 
 
 class Module:

@@ -62,10 +62,19 @@ def load(cloud: BigQuery, table: str, rows: pa.Table) -> None:
 
 
 def dbt(target: str, settings: Settings, *arguments: str, **variables: Any) -> str:
+    """Run dbt on a warehouse, failing loudly."""
+    done = dbt_process(target, settings, *arguments, **variables)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def dbt_process(
+    target: str, settings: Settings, *arguments: str, **variables: Any
+) -> subprocess.CompletedProcess[str]:
     """Run dbt on a warehouse."""
     working = settings.database.parent / f"dbt-{target}"
     environment = {"TAPEHOUSE_DATABASE": str(settings.database)}
-    done = subprocess.run(
+    return subprocess.run(
         [
             *(str(Path(sys.executable).parent / "dbt"), "--quiet", *arguments),
             *("--target", target, "--vars", json.dumps(VARIABLES | variables)),
@@ -77,8 +86,6 @@ def dbt(target: str, settings: Settings, *arguments: str, **variables: Any) -> s
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
-    return done.stdout
 
 
 def table_of_duckdb(settings: Settings, name: str) -> pa.Table:
@@ -87,7 +94,22 @@ def table_of_duckdb(settings: Settings, name: str) -> pa.Table:
         return connection.sql(f"from {name}").to_arrow_table()
 
 
+def manifest_of(settings: Settings, target: str) -> dict[str, Any]:
+    path = settings.database.parent / f"dbt-{target}" / "manifest.json"
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    return manifest
+
+
+def results_of(settings: Settings, target: str) -> Path:
+    return settings.database.parent / f"dbt-{target}" / "run_results.json"
+
+
+def forget_results(settings: Settings, target: str) -> None:
+    """Remove what the run before wrote, lest it is taken for that of one that wrote nothing."""
+    results_of(settings, target).unlink(missing_ok=True)
+
+
 def run_results(settings: Settings, target: str) -> list[dict[str, Any]]:
-    path = settings.database.parent / f"dbt-{target}" / "run_results.json"
+    path = results_of(settings, target)
     results: list[dict[str, Any]] = json.loads(path.read_text())["results"]
     return results

@@ -8,22 +8,24 @@ import pytest
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "bigquery.md"
 IS_WHOLE = os.environ.get("TAPEHOUSE_TEST_BIGQUERY") == "all"
-CHECKS = ("analyser", "emulator", "parity", "days")
+CHECKS = ("analyser", "emulator", "parity", "tests", "days")
 HEAD = """# The models on BigQuery
 
 Written by `make test-bigquery`; what it means is in `docs/guides/bigquery.md`.
 
 - **analyser**: Google's own analyser resolves the model's statements and their types: the one
   that makes it anew and, where it is incremental, the one that refreshes it.
-- **emulator**: dbt built and refreshed it on the emulator of BigQuery, which runs no BigQuery ML:
-  models, predictions and what reads them are not run there.
+- **emulator**: dbt built and refreshed it on the emulator of BigQuery, and Google's analyser
+  resolves every statement that dbt sent. The emulator runs no BigQuery ML: predictions are copied
+  there from DuckDB, whose models stand in the variable `imported_models`.
 - **parity**: the values of every column are those of DuckDB, numbers to nine digits, NULL in the
   same places.
+- **tests**: dbt's data tests, run on the emulator, and how many of them pass.
 - **days**: the daily partitions that a refresh of one changed day reads, the most of any table;
   *all* is a whole history.
 
-| model | analyser | emulator | parity | days |
-|---|---|---|---|---|
+| model | analyser | emulator | parity | tests | days |
+|---|---|---|---|---|---|
 """
 
 Status = dict[str, dict[str, str]]

@@ -36,11 +36,7 @@ def cloud_settings(
         environment["TAPEHOUSE_BIGQUERY_PROJECT"] = SERVICE_PROJECT
     else:
         emulator: Emulator = request.getfixturevalue("bigquery_emulator")
-        environment |= {
-            "BIGQUERY_EMULATOR_HOST": emulator.rest,
-            "BIGQUERY_STORAGE_EMULATOR_HOST": emulator.grpc,
-            "TAPEHOUSE_BIGQUERY_PROJECT": emulator.project,
-        }
+        environment |= emulator.environment(environment["TAPEHOUSE_BIGQUERY_DATASET"])
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     settings = Settings(database=tmp_path / "tapehouse.duckdb")

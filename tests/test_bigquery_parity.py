@@ -1,11 +1,13 @@
 """The project on BigQuery has the values that it has on DuckDB, after a build and a refresh.
 
-With `TAPEHOUSE_TEST_BIGQUERY=all` (`make test-bigquery`) every model, over synthetic and recorded
-rows, with the data tests; else a few models.
+With `TAPEHOUSE_TEST_BIGQUERY=all` (`make test-bigquery`) every model but those of BigQuery ML,
+over synthetic and recorded rows, with all tests of dbt, and every statement that dbt sent is
+GoogleSQL to Google's analyser; else a few models without tests.
 """
 
 import shutil
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,20 @@ import pyarrow as pa
 import pytest
 from bigquery_differences import EXPECTED
 from bigquery_emulator import Emulator
-from bigquery_fixtures import dbt, land_in_bigquery, raw_parts, run_results, table_of_duckdb
+from bigquery_fixtures import (
+    dbt,
+    dbt_process,
+    forget_results,
+    land_in_bigquery,
+    manifest_of,
+    raw_parts,
+    run_results,
+    table_of_duckdb,
+)
+from bigquery_issued import issued, tables_there
 from bigquery_parity import differences
+from bigquery_predictions import copy_predictions, imported_models, tell_the_future
+from bigquery_project import analysed
 from bigquery_status import IS_WHOLE, Status
 from cloud_fixtures import SERVICE_PROJECT
 from features_fixtures import write_raw
@@ -30,17 +44,23 @@ LAYERS = ("staging", "intermediate", "features", "labels", "datasets")
 SELECTED = (
     ["path:seeds", *(f"path:models/{layer}" for layer in LAYERS)]
     if IS_WHOLE
-    else ["+lbl_return", "+int_funding", "+int_bar_returns", "+int_trade_minutes"]
+    else ["+lbl_return", "+int_trade_minutes"]
 )
+AFTER_MODELS = ("path:models/signals", "path:models/trading", "path:models/quality")
+WHOLE = pytest.mark.skipif(not IS_WHOLE, reason="takes minutes: `make test-bigquery` runs it")
 ONLY_TABLES = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
 
 
 @dataclass(frozen=True)
 class Built:
-    """Both warehouses after a build and a refresh, and the names of the tables in them."""
+    """Both warehouses: BigQuery after a build and a refresh, DuckDB built at once.
+
+    The names of the tables in them, and what dbt said of each node on BigQuery, the last of it.
+    """
 
     settings: Settings
     tables: list[str]
+    results: dict[str, str]
 
     def expected(self, name: str) -> pa.Table:
         return sorted_rows(table_of_duckdb(self.settings, name))
@@ -52,12 +72,10 @@ class Built:
 
 
 def sorted_rows(rows: pa.Table) -> pa.Table:
-    """Sort by everything but numbers and lists, which may differ in their last digits."""
-    keys = [
-        name
-        for name, kind in zip(rows.column_names, rows.schema.types, strict=True)
-        if not (pa.types.is_floating(kind) or pa.types.is_nested(kind) or name == "series_key")
-    ]
+    """Sort by what is exact: numbers, which may differ in their last digits, come last."""
+    kinds = dict(zip(rows.column_names, rows.schema.types, strict=True))
+    keys = [name for name in kinds if not pa.types.is_nested(kinds[name]) and name != "series_key"]
+    keys.sort(key=lambda name: pa.types.is_floating(kinds[name]))
     return rows.sort_by([(name, "ascending") for name in keys])
 
 
@@ -100,23 +118,84 @@ def built(
     first, second = raw_parts(whole, events)
     settings = Settings(database=working / "tapehouse.duckdb")
     write_raw(settings.database, {})
+    results: dict[str, str] = {}
+
+    def run(*arguments: str, **variables: Any) -> None:
+        forget_results(settings, "bigquery")
+        dbt_process("bigquery", settings, *arguments, **variables)
+        for result in run_results(settings, "bigquery"):
+            results[result["unique_id"]] = result["status"]
+
     for tables in (first, second):
         land(settings.database, tables)
         land_in_bigquery(settings, tables)
-        for target in ("duckdb", "bigquery"):
-            dbt(target, settings, "build", *ONLY_TABLES, "--select", *SELECTED)
-    yield Built(settings, made(settings))
+        run("build", *ONLY_TABLES, "--select", *SELECTED)
+    dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", *SELECTED)
+    if IS_WHOLE:
+        imported = after_models(settings)
+        for _ in range(2):
+            run("build", *ONLY_TABLES, "--select", *AFTER_MODELS, imported_models=imported)
+        run("test", "--exclude-resource-type", "unit_test", imported_models=imported)
+    yield Built(settings, made(settings), results)
     client = BigQuery(settings).client
     for dataset in (settings.bigquery_dataset, settings.bigquery_raw_dataset):
         client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
     shutil.rmtree(working)
 
 
+def after_models(settings: Settings) -> dict[str, Any]:
+    """Train on DuckDB, build there what follows, copy the predictions; return what was trained."""
+    dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", "path:models/models")
+    dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", "path:models/predictions")
+    tell_the_future(settings)
+    dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", *AFTER_MODELS)
+    copy_predictions(settings)
+    return imported_models(settings)
+
+
 def made(settings: Settings) -> list[str]:
     """Return the tables of the project that DuckDB has, without the bookkeeping of refreshes."""
     rows = table_of_duckdb(settings, "duckdb_tables()").to_pylist()
     names = {row["table_name"] for row in rows if row["schema_name"] == "main"}
-    return sorted(names - {"raw_days", "refreshes", "criteria", "ensembles", "strategies"})
+    others = {"raw_days", "refreshes", "criteria", "ensembles", "strategies"}
+    return sorted(name for name in names - others if not name.startswith("pred_"))
+
+
+def test_dbt_makes_and_refreshes_every_table(built: Built, bigquery_status: Status) -> None:
+    found = {key: said for key, said in built.results.items() if key.startswith("model.")}
+    for key, said in found.items():
+        status = bigquery_status.setdefault(key.split(".")[-1], {})
+        status["emulator"] = "yes" if said == "success" else said
+    assert {key: said for key, said in found.items() if said != "success"} == {}
+    assert len(found) >= (90 if IS_WHOLE else 5)
+
+
+@WHOLE
+def test_every_test_of_dbt_passes(built: Built, bigquery_status: Status) -> None:
+    nodes = manifest_of(built.settings, "bigquery")["nodes"]
+    tested = {
+        key: node["attached_node"] or ""
+        for key, node in nodes.items()
+        if node["resource_type"] == "test"
+    }
+    said: dict[str, list[str]] = defaultdict(list)
+    for key, node in tested.items():
+        if node.startswith("model."):
+            said[node.split(".")[2]].append(built.results[key])
+    for model, results in said.items():
+        passed = f"{results.count('pass')} of {len(results)}"
+        bigquery_status.setdefault(model, {})["tests"] = passed
+    assert {key for key in tested if built.results[key] != "pass"} == set()
+
+
+@WHOLE
+def test_every_statement_that_dbt_sent_is_googlesql(built: Built) -> None:
+    sent = issued(built.settings)
+    found = analysed({"tables": tables_there(built.settings, sent), "statements": sent})
+    assert {name: result["error"] for name, result in found.items() if "error" in result} == {}
+    beginnings = [" ".join(statement["sql"].split()[:4]) for statement in sent]
+    for beginning in ("create or replace table", "create or replace view", "merge into"):
+        assert any(text.startswith(beginning) for text in beginnings)
 
 
 def test_every_column_has_the_same_values(built: Built, bigquery_status: Status) -> None:
@@ -127,12 +206,7 @@ def test_every_column_has_the_same_values(built: Built, bigquery_status: Status)
         for difference in differences(built.expected(name), built.found(name))
     }
     wrong = {name: found for name, found in unequal.items() if name not in EXPECTED}
-    for result in run_results(built.settings, "bigquery"):
-        kind, _, name = result["unique_id"].split(".")
-        if kind == "model":
-            found = bigquery_status.setdefault(name, {})
-            found["emulator"] = "yes" if result["status"] == "success" else result["status"]
-            if name in built.tables:
-                is_wrong = any(column.startswith(f"{name}.") for column in wrong)
-                found["parity"] = "differs" if is_wrong else "yes"
+    for name in built.tables:
+        is_wrong = any(column.startswith(f"{name}.") for column in wrong)
+        bigquery_status.setdefault(name, {})["parity"] = "differs" if is_wrong else "yes"
     assert wrong == {}

@@ -140,6 +140,19 @@ def test_dbt_has_the_strategies_of_the_incremental_models(rebuilt: Manifest) -> 
     assert strategies <= {None, "merge", "insert_overwrite"}
 
 
+def test_tables_are_cut_by_columns_that_they_have(analysis: Results, rebuilt: Manifest) -> None:
+    missing = {
+        node["name"]: column
+        for node in nodes_of(rebuilt, "model").values()
+        for column in [
+            *(node["config"].get("cluster_by") or ()),
+            *filter(None, [(node["config"].get("partition_by") or {}).get("field")]),
+        ]
+        if column not in analysis[relation(node)]["columns"]
+    }
+    assert missing == {}
+
+
 def test_the_columns_have_the_types_of_the_contracts(analysis: Results, rebuilt: Manifest) -> None:
     wrong = []
     for node in nodes_of(rebuilt, "model").values():

@@ -228,12 +228,7 @@ def deploy(where: Settings, condition: str) -> None:
         ]
         made = cloud.client.create_table(bigquery.Table(cloud.model(name), schema=fields))
         merge(cloud, made, table, ["model_name", "opened_at"])
-    run_dbt(
-        where.database,
-        *("run", "--select", "sig_order_flow", "--target", "bigquery"),
-        TAPEHOUSE_BIGQUERY_METHOD="oauth-secrets",
-        TAPEHOUSE_BIGQUERY_TOKEN="emulated",
-    )
+    run_dbt(where.database, "run", "--select", "sig_order_flow", "--target", "bigquery")
 
 
 def cloud_signals(where: Settings, since: datetime) -> list[tuple[object, ...]]:
