@@ -150,7 +150,7 @@ class Said:
         self._decided = {
             (row["model_version"], *(row[name] for name in _KEY)): row
             for rows in decided.values()
-            for row in rows.to_pylist()
+            for row in rows.select(["model_version", *_KEY, "threshold", "signal"]).to_pylist()
         }
 
     def signals(self, *, heard_at: datetime, served_at: datetime) -> pa.Table:
@@ -202,16 +202,21 @@ class Said:
         for answer in self._answers:
             if answer.asked.is_stacked:
                 continue
+            dataset = answer.asked.dataset
             names = [name for name in answer.rows.column_names if name not in BAR]
-            for bar in answer.rows.to_pylist():
-                key = (answer.asked.dataset, *(bar[name] for name in _KEY))
-                if key[1:] in keys:
-                    features = {name: bar[name] for name in names}
-                    rows[key] = {name: bar[name] for name in BAR} | {
-                        "dataset": answer.asked.dataset,
-                        "features": orjson.dumps(features).decode(),
-                        "served_at": served_at,
-                    }
+            bars = list(zip(*(_plain(answer.rows[name]) for name in _KEY), strict=True))
+            new = [
+                place
+                for place, key in enumerate(bars)
+                if key in keys and (dataset, *key) not in rows
+            ]
+            for bar in answer.rows.take(pa.array(new, pa.int64())).to_pylist():
+                features = {name: bar[name] for name in names}
+                rows[dataset, *(bar[name] for name in _KEY)] = {name: bar[name] for name in BAR} | {
+                    "dataset": dataset,
+                    "features": orjson.dumps(features).decode(),
+                    "served_at": served_at,
+                }
         schema = SCHEMAS["served_features"]
         return pa.Table.from_pylist(list(rows.values()), _naive(schema)).cast(schema)
 
