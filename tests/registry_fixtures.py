@@ -10,7 +10,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from ingest import warehouse
-from ml import onnx_graph, onnx_graph, onnx_model, registry
+from ml import onnx_graph, onnx_model, registry
 
 WHEN = datetime(2024, 1, 1)
 
