@@ -73,9 +73,9 @@ def test_recorded_messages_of_the_exchange_become_rows(shared_data: Path) -> Non
         "forceOrder": "liquidations",
         "markPriceUpdate": "mark_prices",
     }
-    expected: Counter[str] = Counter({"books": 3})
+    expected: Counter[str] = Counter({"books": 6})
     frames = []
-    for path in sorted((shared_data / "raw_messages").glob("[su]*/*.jsonl")):
+    for path in sorted((shared_data / "raw_messages").glob("[csu]*/*.jsonl")):
         for line in path.read_bytes().splitlines():
             message = json.loads(line)
             envelope = message if isinstance(message, dict) else {}
