@@ -249,10 +249,18 @@ class _Reads:
         reach = model.lookback_of(values, self._longest) + self._lookback_of_views(model)
         read = 0 if model.lookback_rows else reach
         self.reaches[model.relation] = max(self.reaches.get(model.relation, 0), read)
-        kept = model.grain_minutes + read
+        kept = model.grain_minutes + read + self._staleness(relation)
         self.minutes[relation] = max(self.minutes.get(relation, 0), kept)
         total = self.window.get(model.relation, 0) + reach + model.grain_minutes
         self.window[relation] = max(self.window.get(relation, 0), total)
+
+    def _staleness(self, relation: str) -> int:
+        """Return how old the rows of a table made of slower series may be that decide a bar."""
+        if relation not in self.refreshes or "interval_minutes" in self._shapes[relation]:
+            return 0
+        known = {source.relation: source.lookback_minutes for source in self._lineage.sources}
+        parents = self.refreshes[relation].parents
+        return max((known.get(parent) or self._staleness(parent) for parent in parents), default=0)
 
     def _is_empty(self, model: Model) -> bool:
         """Whether a model's rows cannot matter: labels lie ahead, and keys alone are no value."""

@@ -132,10 +132,16 @@ def books(symbol: str, seed: int) -> pd.DataFrame:
 
 def derivatives(symbol: str, seed: int) -> dict[str, pd.DataFrame]:
     generator = np.random.default_rng(seed)
-    funded, measured = moments(60, "8h"), moments(4, "5min")
+    funded, measured, healed = moments(60, "8h"), moments(4, "5min"), moments(4, "97min")
     marked, liquidated = moments(4, "1min"), moments(4, "7min")
     mark = 1000 + generator.normal(0, 1, len(marked)).cumsum()
     tables = {
+        "book_gaps": {
+            "gap_until": healed,
+            "gap_from": healed
+            - pd.to_timedelta(generator.uniform(1, 200, len(healed)).round(), "s"),
+            "cause": "sequence",
+        },
         "funding": {
             "funding_time": funded,
             "funding_rate": np.round(generator.normal(1e-4, 1e-4, len(funded)), 8),

@@ -1,113 +1,226 @@
-"""Served features are those of the batch, to the last bit."""
+"""Served features of every family are those of the batch, to the last bit, bar by bar."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from serving_fixtures import SYMBOLS, built, ingested, market, start_of_last_day
+from refreshes_fixtures import END, write_whole
 
-from ingest import warehouse
-from ingest.simulator import Market
-from serving.kept import microseconds
-from serving.manifest import compiled, lineage, together
+from serving.manifest import Lineage, Source, compiled, lineage, together
 from serving.online import OnlineFeatures
 from serving.plan import CHANGED, plan
+from serving.window import evaluated
 
-__all__ = ["built", "ingested", "market"]
-
-NOT_FEATURES = {"is_up_5", "return_5", "label_end_at", "split", "fold"}
-BARS = 8
-
-
-ASKED = ("ds_order_flow", "feat_ta")
-KEYS = ("exchange", "market", "symbol", "interval_minutes", "opened_at")
-SINCE_MIDNIGHT = ("vwap_session", "vwap_session_rel")
+FAMILIES = [
+    f"feat_{name}"
+    for name in (
+        *("alpha158", "calendar", "cross_asset", "derivatives", "microstructure"),
+        *("orderflow", "sentiment", "stats", "ta"),
+    )
+]
+KEYS = ["exchange", "market", "symbol", "interval_minutes", "opened_at"]
+INTERVALS = (5, 15)
+UNTIL = END.tz_localize(None).to_pydatetime()
+SINCE = UNTIL - timedelta(minutes=15)
+MINUTE = timedelta(minutes=1)
+EPOCH = datetime(1970, 1, 1)
+TIMES = ["happened_at", "heard_at"]
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "data"
+WIDTH = """case "interval" when '1m' then 1 when '5m' then 5 when '15m' then 15 else 60 end"""
+#: The recorded rows of each of these series are moved on, by whole steps of so many seconds, so
+#: that the last ones are served.
+MOVED = {
+    "klines": (
+        *("open_time", 'market, symbol, "interval"'),
+        """case "interval" when '1m' then 60 when '5m' then 300 else 0 end""",
+    ),
+    "trades": ("transact_time", "market, symbol", "300"),
+    "liquidations": ("trade_time", "exchange", "300"),
+}
+#: A close is computed so long after it; what comes live comes within 20 seconds.
+WAIT = timedelta(seconds=30)
 
 
 @pytest.fixture(scope="module")
-def online(built: Path) -> Iterator[OnlineFeatures]:
-    selection = ["--select", *(f"+{name}" for name in ASKED)]
-    database = built / "tapehouse.duckdb"
-    with ThreadPoolExecutor() as pool:
-        full = pool.submit(compiled, database, selection)
-        refresh = pool.submit(compiled, database, selection, changed_from=CHANGED)
-    chains = [
-        together(lineage(manifest.result(), name) for name in ASKED) for manifest in (full, refresh)
-    ]
-    with warehouse.reading(database) as connection:
-        columns = connection.sql("from ds_order_flow limit 0").columns
-    wanted = {
-        "ds_order_flow": tuple(name for name in columns if name not in NOT_FEATURES),
-        "feat_ta": (*KEYS, *SINCE_MIDNIGHT),
-    }
-    features = OnlineFeatures(chains[0], plan(*chains, wanted, intervals=[5]))
-    yield features
-    features.close()
-
-
-def test_bar_by_bar_features_equal_those_of_the_batch(
-    online: OnlineFeatures, built: Path, market: Market
-) -> None:
-    start = start_of_last_day(market) + timedelta(hours=3)
-    end = start + timedelta(minutes=5 * BARS)
-    with warehouse.reading(built / "tapehouse.duckdb") as connection:
-        batch = {
-            name: connection.sql(
-                f"select {', '.join(online.plan.step(name).columns)} from {name} "
-                f"where opened_at >= timestamp '{start}' and opened_at < timestamp '{end}' "
-                f"and interval_minutes = 5 order by {', '.join(KEYS)}"
-            ).to_arrow_table()
-            for name in ASKED
-        }
-        raw = {
-            source: connection.sql(
-                f"select * from {source.relation} where {source.event_time} >= "
-                f"timestamptz '{start - timedelta(minutes=minutes)}+00' "
-                f"and {source.event_time} < timestamptz '{end}+00'"
-            ).to_arrow_table()
-            for source, (_, minutes) in online.plan.sources.items()
-        }
-    assert {name: len(rows) for name, rows in batch.items()} == dict.fromkeys(
-        ASKED, len(SYMBOLS) * BARS
+def chains(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lineage, Lineage]:
+    """All families, compiled from all rows and as refreshes."""
+    database = tmp_path_factory.mktemp("compiled") / "tapehouse.duckdb"
+    selection = ["--select", "+path:models/features"]
+    manifests = (
+        compiled(database, selection),
+        compiled(database, selection, changed_from=CHANGED),
     )
-    assert not any(batch["feat_ta"][name].null_count for name in SINCE_MIDNIGHT)
+    full, refresh = (
+        together(lineage(manifest, name) for name in FAMILIES) for manifest in manifests
+    )
+    return full, refresh
 
-    def between(first: datetime | None, last: datetime) -> dict[str, pa.Table]:
+
+@pytest.fixture(scope="module")
+def tape(
+    chains: tuple[Lineage, Lineage], tmp_path_factory: pytest.TempPathFactory
+) -> dict[Source, pa.Table]:
+    """The raw rows of a market and, where there are any, of recorded data, with their times."""
+    database = tmp_path_factory.mktemp("market") / "tapehouse.duckdb"
+    sources = chains[0].sources
+    times = {source.name: source.event_time for source in sources}
+    write_whole(database, RECORDED if RECORDED.is_dir() else None, times)
+    with duckdb.connect(database) as connection:
+        connection.execute("set timezone = 'UTC'").fetchall()
+        for name, (time, series, step_s) in MOVED.items():
+            connection.execute(
+                f"""
+                update raw.{name} set {time} = moved_to from (
+                    select rowid as place, {time} + to_seconds({step_s} * cast(floor(date_diff(
+                        'second', max({time}) over (partition by {series}),
+                        timestamptz '{END}' - interval 1 second
+                    ) / {step_s}) as integer)) as moved_to
+                    from raw.{name} where exchange = 'recorded' and {step_s} > 0
+                ) as moved where {name}.rowid = place
+                """
+            ).fetchall()
         found = {}
-        for source, rows in raw.items():
-            at = online._instants(source, rows)
-            is_in = (at >= (microseconds(first) if first else 0)) & (at < microseconds(last))
-            found[source] = rows.filter(pa.array(is_in))
+        for source in sources:
+            ended = source.event_time
+            if source.name == "klines":
+                ended = f"{ended} + to_minutes({WIDTH})"
+            connection.execute(
+                f"update raw.{source.name} set received_at = least(received_at, "
+                f"{ended} + interval 20 seconds) where starts_with(source, 'websocket')"
+            ).fetchall()
+            found[source] = connection.sql(
+                f"""
+                select
+                    *,
+                    make_timestamp(epoch_us({source.event_time})) as happened_at,
+                    make_timestamp(epoch_us(case when starts_with(source, 'websocket')
+                        then greatest(received_at, {ended}) else {ended} end)) as heard_at
+                from raw.{source.name} where {source.event_time} < timestamptz '{END}'
+                """
+            ).to_arrow_table()
         return found
 
-    online.start(
-        {source.relation: rows for source, rows in between(None, start).items()}, now=start
-    )
-    served = []
-    opened_at = start
-    while opened_at < end:
-        for minute in range(5):
-            first = opened_at + timedelta(minutes=minute)
-            for source, rows in between(first, first + timedelta(minutes=1)).items():
-                online.add(source, rows)
-            if minute < 4:
-                online.advance(first + timedelta(minutes=1))
-        closed_at = opened_at + timedelta(minutes=5)
-        served.append(online.refresh(closed_at, opened_at))
-        online.forget(closed_at)
-        opened_at = closed_at
-    for model, expected in batch.items():
-        rows = pa.concat_tables(results[model] for results in served).sort_by(
-            [(name, "ascending") for name in KEYS]
+
+@pytest.fixture(scope="module")
+def compared(
+    chains: tuple[Lineage, Lineage], tape: dict[Source, pa.Table]
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """For each family its rows of the last bars as the batch has them, and as they were served."""
+    lengths = ", ".join(map(str, INTERVALS))
+    raw = {source.relation: rows.drop_columns(TIMES) for source, rows in tape.items()}
+    wanted = {}
+    with duckdb.connect(":memory:") as found:
+        found.execute("set TimeZone = 'UTC'").fetchall()
+        with evaluated(chains[0], raw) as memory:
+            for model in (each for each in chains[0].models if each.name in FAMILIES):
+                rows = memory.sql(
+                    f"from {model.relation} where interval_minutes in ({lengths}) "
+                    f"and opened_at >= timestamp '{SINCE}' "
+                    f"and opened_at + to_minutes(interval_minutes) <= timestamp '{UNTIL}'"
+                ).to_arrow_table()
+                rows = rows.drop_columns(list(model.unbounded))
+                found.register("rows", rows)
+                found.execute(f"create table batch_{model.name} as from rows").fetchall()
+                wanted[model.name] = tuple(rows.column_names)
+        features = OnlineFeatures(chains[0], plan(*chains, wanted, intervals=INTERVALS))
+        with closing(features):
+            for number, served in enumerate(closes(features, tape)):
+                for name in FAMILIES:
+                    rows = served[name].select(list(wanted[name]))
+                    found.register("rows", rows)
+                    verb = (
+                        f"insert into served_{name} by name"
+                        if number
+                        else (f"create table served_{name} as")
+                    )
+                    found.execute(
+                        f"{verb} select * from rows where interval_minutes in ({lengths})"
+                    ).fetchall()
+        yield found
+
+
+def closes(features: OnlineFeatures, tape: dict[Source, pa.Table]) -> Iterator[dict[str, pa.Table]]:
+    """Play the tape minute by minute, as the loop does; give what each close computes."""
+
+    def heard(source: Source, first: datetime, last: datetime, minutes: int = 0) -> pa.Table:
+        rows = tape[source]
+        is_heard = pc.and_(
+            pc.and_(
+                pc.greater_equal(rows["heard_at"], pa.scalar(first)),
+                pc.less(rows["heard_at"], pa.scalar(last)),
+            ),
+            pc.greater_equal(
+                rows["happened_at"],
+                pa.scalar(SINCE - timedelta(minutes=minutes) if minutes else EPOCH),
+            ),
         )
-        assert rows.num_rows == expected.num_rows
-        differing = [
-            name
-            for name in expected.column_names
-            if not rows[name].combine_chunks().equals(expected[name].combine_chunks())
-        ]
-        assert (model, differing) == (model, [])
-        assert rows.equals(expected)
+        return rows.filter(is_heard).drop_columns(TIMES)
+
+    now = SINCE + WAIT
+    before = {
+        source.relation: heard(source, EPOCH, now, minutes)
+        for source, (_, minutes) in features.plan.sources.items()
+    }
+    features.start(before, now=now)
+    for minute in range(1, int((UNTIL - SINCE) / MINUTE) + 1):
+        for source in features.plan.sources:
+            features.add(source, heard(source, now, now + MINUTE))
+        now += MINUTE
+        ended = [each for each in INTERVALS if minute % each == 0]
+        if ended:
+            yield features.refresh(now, now - WAIT - max(ended) * MINUTE)
+            features.forget(now)
+        else:
+            features.advance(now)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_is_served_as_the_batch_computes_it(
+    compared: duckdb.DuckDBPyConnection, name: str
+) -> None:
+    judge(compared, name, "binance")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_of_recorded_data_is_served_as_the_batch_computes_it(
+    shared_data: Path, compared: duckdb.DuckDBPyConnection, name: str
+) -> None:
+    judge(compared, name, "recorded")
+
+
+def judge(compared: duckdb.DuckDBPyConnection, name: str, exchange: str) -> None:
+    """Compare the rows of an exchange, to the last bit, NULLs too."""
+    keys = ", ".join(KEYS)
+    columns = [
+        column
+        for column in compared.sql(f"from batch_{name} limit 0").columns
+        if column not in KEYS
+    ]
+    compared.execute(
+        f"create or replace temp view batch as from batch_{name} where exchange = '{exchange}'; "
+        f"create or replace temp view served as from served_{name} "
+        f"where exchange = '{exchange}' and opened_at >= timestamp '{SINCE}'"
+    ).fetchall()
+    counts = ", ".join(
+        f"count(*) filter (where served.{column} is distinct from batch.{column})"
+        for column in columns
+    )
+    (differing,) = compared.execute(
+        f"select {counts} from batch inner join served using ({keys})"
+    ).fetchall()
+    assert {column: n for column, n in zip(columns, differing, strict=True) if n} == {}
+    ((bars, missing, extra),) = compared.execute(
+        f"select (select count(*) from batch), "
+        f"(select count(*) from batch anti join served using ({keys})), "
+        f"(select count(*) from served anti join batch using ({keys}))"
+    ).fetchall()
+    assert (missing, extra) == (0, 0)
+    assert bars > 0
+    known = compared.sql(f"select {', '.join(f'count({column})' for column in columns)} from batch")
+    share = sum(count > 0 for count in known.fetchall()[0]) / len(columns)
+    assert share >= (0.9 if exchange == "binance" else 0.0)
