@@ -124,6 +124,8 @@ class Kept:
 
     def _names(self, rows: pa.Table) -> pa.ChunkedArray:
         """Return the name of each row's series, NULL for a gap."""
+        if not self._series:
+            return pa.chunked_array([pa.repeat(pa.scalar("all"), len(rows))])
         parts = [rows[name].cast(pa.string()) for name in self._series]
         names = pc.binary_join_element_wise(*parts, " ")
         return pc.if_else(rows["is_gap"], None, names) if "is_gap" in rows.column_names else names
