@@ -46,7 +46,10 @@ SELECTED = (
     if IS_WHOLE
     else ["+lbl_return", "+int_trade_minutes"]
 )
-AFTER_MODELS = ("path:models/signals", "path:models/trading", "path:models/quality")
+AFTER_MODELS = (
+    "pred_order_flow_votes",
+    *(f"path:models/{layer}" for layer in ("signals", "trading", "quality")),
+)
 WHOLE = pytest.mark.skipif(not IS_WHOLE, reason="takes minutes: `make test-bigquery` runs it")
 ONLY_TABLES = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
 
