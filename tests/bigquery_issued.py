@@ -13,6 +13,14 @@ from ingest.settings import Settings
 
 COMMENT = re.compile(r'/\* (\{"app": "dbt".*?\}) \*/', re.DOTALL)
 MADE = re.compile(r"\s*create or replace (?:table|view) `([^`]+)`")
+# https://cloud.google.com/bigquery/docs/information-schema-partitions
+VIEW = "INFORMATION_SCHEMA.PARTITIONS"
+PARTITIONS: Types = {
+    **dict.fromkeys(("table_catalog", "table_schema", "table_name", "partition_id"), "STRING"),
+    **dict.fromkeys(("total_rows", "total_logical_bytes", "total_billable_bytes"), "INT64"),
+    "last_modified_time": "TIMESTAMP",
+    "storage_tier": "STRING",
+}
 NAMES = {"FLOAT": "FLOAT64", "INTEGER": "INT64", "BOOLEAN": "BOOL"}
 
 
@@ -41,7 +49,8 @@ def statements(number: int, script: str) -> Iterator[Statement]:
     parts = re.split(r";\s*$", COMMENT.sub("", script), flags=re.MULTILINE)
     for place, sql in enumerate(parts):
         if sql.strip():
-            text = flat(sql)
+            text = flat(re.sub(rf"\.{VIEW}\b", f".`{VIEW}`", sql))
+            text = text.replace(f"`.`{VIEW}`", f".{VIEW}`")
             name = f"{node} {number}.{place}"
             made = MADE.match(text)
             yield {
@@ -55,8 +64,9 @@ def statements(number: int, script: str) -> Iterator[Statement]:
 def tables_there(settings: Settings, sent: list[Statement]) -> dict[str, Types]:
     """Return the columns of the tables that no statement made: raw rows, seeds, predictions."""
     cloud = BigQuery(settings)
+    partitions = f"{cloud.client.project}.{settings.bigquery_raw_dataset}.{VIEW}"
     made = {statement["relation"] for statement in sent}
-    return {
+    return {partitions: PARTITIONS} | {
         name: {field.name: type_of(field) for field in cloud.client.get_table(table).schema}
         for dataset in (settings.bigquery_dataset, settings.bigquery_raw_dataset)
         for table in cloud.client.list_tables(dataset)
