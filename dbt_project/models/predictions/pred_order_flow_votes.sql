@@ -1,4 +1,7 @@
-{# What the models that ml_order_flow_stacked asks said of a bar, in one row: the present version of each, and only bars that all know. #}
+{#
+    What the models that ml_order_flow_stacked asks said of a bar, in one row: the present version of each, and only
+    bars that all know.
+#}
 
 {{ config(materialized='view') }}
 
