@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import duckdb
+from google.api_core.exceptions import NotFound
 
 from ingest import warehouse
-from ingest.bigquery import BigQuery
+from ingest.bigquery import BigQuery, told
 from ingest.settings import Settings
 
 # What a value takes that has no fixed width, where nothing was measured.
@@ -97,34 +98,46 @@ def cloud_tables(settings: Settings, partition_columns: Mapping[str, str]) -> di
     """
     cloud = BigQuery(settings)
     tables: dict[str, Table] = {}
-    for dataset in {cloud.raw_dataset, cloud.dataset}:
-        place = f"`{cloud.client.project}`.`{dataset}`.INFORMATION_SCHEMA"
-        kinds: dict[str, dict[str, str]] = {}
-        for row in cloud.query(
-            f"select table_name, column_name, data_type from {place}.COLUMNS"
-        ).to_pylist():
-            kinds.setdefault(row["table_name"], {})[row["column_name"]] = row["data_type"]
-        rows: dict[str, dict[date | None, int]] = {}
-        sizes: dict[str, int] = {}
-        for row in cloud.query(
-            "select table_name, partition_id, total_rows, total_logical_bytes "
-            f"from {place}.PARTITIONS where total_rows > 0"
-        ).to_pylist():
-            name, partition = row["table_name"], row["partition_id"] or ""
-            is_day = len(partition) == 8 and partition.isdigit()
-            day = datetime.strptime(partition, "%Y%m%d").replace(tzinfo=UTC) if is_day else None
-            counted = rows.setdefault(name, {})
-            counted[day and day.date()] = counted.get(day and day.date(), 0) + row["total_rows"]
-            sizes[name] = sizes.get(name, 0) + (row["total_logical_bytes"] or 0)
-        for name, counts in rows.items():
-            widths = {column: type_bytes(kind) for column, kind in kinds[name].items()}
-            # What the rows really take, shared out by the types.
-            factor = sizes[name] / sum(counts.values()) / sum(widths.values()) or 1.0
-            tables[name] = Table(
-                {column: width * factor for column, width in widths.items()},
-                counts,
-                partition_columns.get(name),
-            )
+    for dataset in (cloud.raw_dataset, cloud.dataset):
+        with told(f"cannot read the sizes of {cloud.client.project}.{dataset}"):
+            tables |= _tables_of(cloud, dataset, partition_columns)
+    return tables
+
+
+def _tables_of(
+    cloud: BigQuery, dataset: str, partition_columns: Mapping[str, str]
+) -> dict[str, Table]:
+    """Return the tables of a dataset that have rows; none where it has not been made."""
+    place = f"`{cloud.client.project}`.`{dataset}`.INFORMATION_SCHEMA"
+    try:
+        if not any(cloud.client.list_tables(dataset)):
+            return {}
+    except NotFound:
+        return {}
+    kinds: dict[str, dict[str, str]] = {}
+    for row in cloud.client.query(
+        f"select table_name, column_name, data_type from {place}.COLUMNS"
+    ).result():
+        kinds.setdefault(row["table_name"], {})[row["column_name"]] = row["data_type"]
+    rows: dict[str, dict[date | None, int]] = {}
+    sizes: dict[str, int] = {}
+    for row in cloud.client.query(
+        "select table_name, partition_id, total_rows, total_logical_bytes "
+        f"from {place}.PARTITIONS where total_rows > 0"
+    ).result():
+        name, partition = row["table_name"], row["partition_id"] or ""
+        is_day = len(partition) == 8 and partition.isdigit()
+        day = datetime.strptime(partition, "%Y%m%d").replace(tzinfo=UTC).date() if is_day else None
+        counted = rows.setdefault(name, {})
+        counted[day] = counted.get(day, 0) + row["total_rows"]
+        sizes[name] = sizes.get(name, 0) + (row["total_logical_bytes"] or 0)
+    tables = {}
+    for name, counts in rows.items():
+        widths = {column: type_bytes(kind) for column, kind in kinds[name].items()}
+        # What the rows really take, shared out by the types.
+        factor = sizes[name] / sum(counts.values()) / sum(widths.values()) or 1.0
+        scaled = {column: width * factor for column, width in widths.items()}
+        tables[name] = Table(scaled, counts, partition_columns.get(name))
     return tables
 
 
