@@ -10,7 +10,7 @@ OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_T
 # dbt and Dagster open the warehouse that the demo filled, unless one is named or a default one exists.
 export TAPEHOUSE_DATABASE ?= $(firstword $(wildcard $(CURDIR)/data/tapehouse.duckdb $(CURDIR)/data/demo/tapehouse.duckdb) $(CURDIR)/data/tapehouse.duckdb)
 
-.PHONY: help demo test test-all test-bigquery lint docs ui bench-features bench-ml bench-recorder bench-serving soak chaos lock clean
+.PHONY: help demo test test-long test-bigquery lint docs ui bench-features bench-ml bench-recorder bench-serving soak chaos lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -22,8 +22,8 @@ demo: $(STAMP) ## the whole way offline: simulated exchange, ingest, dbt build, 
 test: $(STAMP) $(EMULATOR) ## run the tests
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile
 
-test-all: $(STAMP) $(EMULATOR) ## the tests and the long ones: whole demos, a Dagster run with a process per step
-	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile -m "long or not long"
+test-long: $(STAMP) $(EMULATOR) ## the long tests: whole demos, one killed thrice, a Dagster run with a process per step
+	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile -m long
 
 test-bigquery: $(STAMP) $(EMULATOR) ## all of the project on the emulator of BigQuery, beside DuckDB; on the service with credentials
 	@env -u TAPEHOUSE_DATABASE TAPEHOUSE_TEST_BIGQUERY=all $(BIN)/python -m pytest tests/test_bigquery_*.py

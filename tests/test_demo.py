@@ -64,14 +64,14 @@ def test_a_market_without_an_edge_is_a_no_go(tmp_path: Path) -> None:
     assert roc_auc(database)["model"] < BOUND_OF_AN_EDGE
 
 
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.long)])
-def test_a_demo_killed_anywhere_ends_like_one_that_was_not(tmp_path: Path, kills: int) -> None:
+@pytest.mark.long
+def test_a_demo_killed_anywhere_ends_like_one_that_was_not(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole" / "t.duckdb", tmp_path / "killed" / "t.duckdb"
     started = time.monotonic()
     finished(demo(whole, *TINY))
     duration = time.monotonic() - started
     moments = random.Random(7)
-    for _ in range(kills):
+    for _ in range(3):
         process = demo(killed, *TINY)
         time.sleep(moments.uniform(0.2, 0.9) * duration)
         process.kill()
