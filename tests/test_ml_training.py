@@ -115,7 +115,9 @@ def test_the_registry_says_what_was_learned_from_what(
     sha256 = models[0].sha256
     assert models == [
         registry.Model(
-            *("ml_test", sha256[:16], "signal", "binary", tuple(FEATURES), "is_up_5", sha256), *ends
+            *("ml_test", sha256[:16], "signal", "binary", tuple(FEATURES), "is_up_5", sha256),
+            *ends,
+            ("false", "true"),
         )
     ]
     assert done["model_version"] == sha256[:16]
