@@ -70,8 +70,14 @@ class Built:
 
     def found(self, name: str) -> pa.Table:
         cloud = BigQuery(self.settings)
-        columns = table_of_duckdb(self.settings, name).column_names
-        return sorted_rows(cloud.rows(cloud.model(name), columns=columns))
+        schema = table_of_duckdb(self.settings, name).schema
+        exact = [field.name for field in schema if pa.types.is_decimal(field.type)]
+        if not exact:
+            return sorted_rows(cloud.rows(cloud.model(name), columns=schema.names))
+        # The emulator says of all decimals that they have nine places.
+        columns = [f"cast({c} as float64) as {c}" if c in exact else c for c in schema.names]
+        sql = f"select {', '.join(columns)} from {self.settings.bigquery_dataset}.{name}"
+        return sorted_rows(cloud.query(sql))
 
 
 def sorted_rows(rows: pa.Table) -> pa.Table:
