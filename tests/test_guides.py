@@ -39,6 +39,7 @@ def block(text: str, language: str) -> str:
     return str(found)
 
 
+@pytest.mark.long
 def test_the_example_of_headlines_and_macro_bars_gives_the_table_beside_it(
     example: str, project_root: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_every_command_of_the_guides_exists_and_takes_its_options(project_root: 
     assert len(found) > 10
 
 
+@pytest.mark.long
 def test_the_first_model_is_trained_and_asked_as_the_guide_says(
     project_root: Path, tmp_path: Path
 ) -> None:
