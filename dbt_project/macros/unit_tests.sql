@@ -1,6 +1,7 @@
 {#
     What dbt compares in a unit test: floating-point numbers to nine significant digits, so that expectations can be written by
-    hand, and only the rows that the model and the expectation have not equally often, as dbt compares rows slowly.
+    hand, and only the rows that the model and the expectation have not equally often, as dbt compares rows slowly. BigQuery
+    compares no arrays (there they are columns of the mode REPEATED): their text.
 #}
 {% macro default__get_unit_test_sql(main_sql, expected_fixture_sql, expected_column_names) -%}
     {% set compared = dbt.default__get_unit_test_sql(main_sql, expected_fixture_sql, expected_column_names) -%}
@@ -9,6 +10,7 @@
         select
         {%- for column in get_column_schema_from_query(compared) %}
             {{ nine_digits(column.quoted) ~ ' as ' if column.dtype | lower in ['float', 'double', 'float64'] }}
+            {{- 'to_json_string(' ~ column.quoted ~ ') as ' if column.mode == 'REPEATED' }}
             {{- column.quoted }}{{ ',' if not loop.last }}
         {%- endfor %}
 
