@@ -32,7 +32,10 @@ EXPECTED = {
             *(
                 f"qlt_{table}.{name}"
                 for table in ("relations", "features")
-                for name in ("correlation", "rank_correlation", "mutual_information")
+                for name in (
+                    *("correlation", "rank_correlation"),
+                    *("mutual_information", "mutual_information_of_chance"),
+                )
             ),
             *(f"qlt_relations.edge_{place}" for place in range(1, 10)),
         ),
