@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +27,8 @@ BAR = (
 )  # fmt: skip
 #: How far back a loop that was down catches up; older bars are the scheduled job's.
 CATCH_UP = timedelta(days=1)
+#: Seconds that a warehouse which is held is waited for where there is a readers' copy of it.
+PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,23 @@ class Prepared:
 
 @contextmanager
 def reading(database: Path, *, timeout_s: float) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open the warehouse, or the readers' copy of it if it is not released in time."""
-    try:
-        with warehouse.reading(database, timeout_s=timeout_s) as connection:
-            yield connection
-            return
-    except warehouse.WarehouseBusyError:
-        if not snapshot_path(database).exists():
-            raise
-    with warehouse.reading(snapshot_path(database), timeout_s=timeout_s) as connection:
-        yield connection
+    """Open the warehouse or, if it is not released soon, the readers' copy of it.
+
+    Raises
+    ------
+    ingest.warehouse.WarehouseBusyError
+        If there is no copy, and the warehouse is still held after ``timeout_s``.
+    """
+    copy = snapshot_path(database)
+    with ExitStack() as stack:
+        try:
+            patience_s = min(timeout_s, PATIENCE_S) if copy.exists() else timeout_s
+            opened = stack.enter_context(warehouse.reading(database, timeout_s=patience_s))
+        except warehouse.WarehouseBusyError:
+            if not copy.exists():
+                raise
+            opened = stack.enter_context(warehouse.reading(copy, timeout_s=timeout_s))
+        yield opened
 
 
 def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:

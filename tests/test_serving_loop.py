@@ -1,11 +1,8 @@
 """The scoring loop says what the batch says, once, on disk before anybody hears of it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,119 +11,21 @@ import numpy as np
 import pytest
 
 from ingest import warehouse
-from ingest.drain import drain
-from ingest.segment_writer import SegmentWriter
-from ingest.segments import Frame
 from ingest.settings import Settings
 from ingest.simulator import Market
 from ml import onnx_model, registry
 from serving import loop as loops
-from serving.loop import Loop
 from serving.models import Local
-from serving.prepare import Prepared, prepare, raw_rows
+from serving.prepare import Prepared, prepare
 from serving.promotions import Promotions
 from serving.skew import predictions, skew
 from tests.registry_fixtures import add_version, logistic, promote, softmax
 from tests.serving_fixtures import SYMBOLS, built, copy, ingested, market, start_of_last_day
-from tests.serving_tape import frames
+from tests.serving_tape import MODEL, Tape, at, holding
 
 __all__ = ["built", "ingested", "market"]
 
 BARS = 3
-MODEL = "ml_order_flow"
-CHAMPIONS = """
-    select symbol, opened_at, model_version, probability, threshold, signal
-    from sig_order_flow where opened_at >= $start and opened_at < $end order by all
-"""
-ENSEMBLES = """
-    select symbol, opened_at, ensemble_name, probability, signal, reason
-    from sig_ensembles
-    where opened_at >= $start and opened_at < $end order by all
-"""
-SERVED_CHAMPIONS = """
-    select symbol, opened_at::timestamp, model_version, probability, threshold, signal
-    from raw.signals where model_name = 'ml_order_flow' and stage = 'champion' order by all
-"""
-SERVED_ENSEMBLES = """
-    select symbol, opened_at::timestamp, model_name, probability, signal, reason
-    from raw.signals where stage = 'ensemble' order by all
-"""
-
-
-class Clock:
-    """A clock that the test moves."""
-
-    def __init__(self, now: datetime) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-class Tape:
-    """A warehouse that ends at a moment, and the frames of what came after it."""
-
-    def __init__(self, built: Path, directory: Path, start: datetime, end: datetime) -> None:
-        self.start, self.end = start, end
-        copy(built, directory)
-        self.settings = Settings(database=directory / "tapehouse.duckdb", symbols=SYMBOLS)
-        with warehouse.writing(self.settings.database) as connection:
-            self.frames = frames(connection, start, end + timedelta(minutes=1))
-            self.expected = {
-                name: connection.execute(query, {"start": start, "end": end}).fetchall()
-                for name, query in (("champions", CHAMPIONS), ("ensembles", ENSEMBLES))
-            }
-            for table, time in (
-                ("klines", "open_time"),
-                ("trades", "transact_time"),
-                ("books", "coalesce(transact_time, event_time, received_at)"),
-            ):
-                connection.execute(
-                    f"delete from raw.{table} where {time} >= timestamptz '{start}+00'"
-                )
-        self.clock = Clock(start)
-        self.writer = SegmentWriter(self.settings.segments_directory / "um")
-        self.told: list[Any] = []
-
-    def loop(self, prepared: Prepared, local: Local | None = None) -> Loop:
-        """Start a loop as `serve` does."""
-        loop = Loop(
-            self.settings,
-            prepared,
-            probabilities=(local or Local(prepared.asked)).probabilities,
-            announce=self.told.append,
-            clock=self.clock,
-        )
-        loop.start(raw_rows(self.settings, prepared.plan, since=loop.since(), timeout_s=10))
-        return loop
-
-    def play(self, loop: Loop, some: list[Frame]) -> None:
-        """Write frames minute by minute and let the loop do what there is to do."""
-        minutes: dict[int, list[Frame]] = {}
-        for frame in some:
-            minutes.setdefault(frame.received_at // 60_000_000, []).append(frame)
-        for minute, heard in minutes.items():
-            self.writer.append_all(heard)
-            self.clock.now = at((minute + 1) * 60_000_000)
-            self.settle(loop)
-
-    def settle(self, loop: Loop) -> None:
-        """Let the loop do what there is to do."""
-        for _ in range(4):
-            loop.step()
-
-    def said(self) -> dict[str, list[tuple[Any, ...]]]:
-        """Land the outbox and return what it said."""
-        drain(self.settings)
-        with warehouse.reading(self.settings.database) as connection:
-            return {
-                "champions": connection.execute(SERVED_CHAMPIONS).fetchall(),
-                "ensembles": connection.execute(SERVED_ENSEMBLES).fetchall(),
-            }
-
-
-def at(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).replace(tzinfo=None)
 
 
 @pytest.fixture
@@ -284,24 +183,6 @@ def test_a_promotion_is_taken_up_while_the_loop_runs(tape: Tape, prepared: Prepa
         (eager, "shadow", 2, tape.start),
         (eager, "champion", 2 * (BARS - 1), then),
     ]
-
-
-@contextmanager
-def holding(database: Path) -> Iterator[None]:
-    """Hold the warehouse from another process."""
-    code = (
-        "import sys, duckdb; held = duckdb.connect(sys.argv[1]); "
-        "print(1, flush=True); sys.stdin.readline()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(database)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout
-        process.stdout.readline()
-        yield
-        process.communicate(b"\n")
 
 
 def test_a_late_symbol_is_scored_when_it_comes_and_a_correction_changes_no_signal(
