@@ -1,6 +1,8 @@
 """Draining: what the logs hold goes into the warehouse, each frame exactly once."""
 
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,7 @@ from ingest.kind import KindName
 from ingest.kinds import KINDS
 from ingest.landing import Progress, land_frames, landed_cursor
 from ingest.report import Report, Tally
-from ingest.segments import START, Cursor, Frame, SegmentReader
+from ingest.segments import START, Cursor, Frame, SegmentReader, prune
 from ingest.settings import Market, Settings
 from ingest.validation import REJECTS_SCHEMA, Checked, Origin, check
 
@@ -25,6 +27,8 @@ _MARKETS: tuple[Market, ...] = ("spot", "um")
 _NOTE = ".landed"
 _LONGEST_PAYLOAD = 10_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: What the loop said stays in its log for so long: one that begins learns there what was said.
+_SAID_KEPT_S = 2 * 86_400
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,10 @@ def _drain(settings: Settings, log: Log) -> Iterator[Batch]:
             health.LAST_LANDING.set_to_current_time()
     if log.market:
         make_room(settings, log.directory, start.segment)
+    else:
+        # Segments are numbered by the millisecond in which they began.
+        old = int(1000 * (time.time() - _SAID_KEPT_S))
+        prune(log.directory, min(start.segment, old), excess=math.inf)
 
 
 def waiting(directory: Path) -> int:

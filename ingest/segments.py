@@ -246,7 +246,7 @@ def oldest_since(directory: Path, received_at: int) -> Cursor:
     return cursor
 
 
-def prune(directory: Path, before: int, *, excess: int) -> int:
+def prune(directory: Path, before: int, *, excess: float) -> int:
     """Delete the oldest segments numbered below ``before`` until ``excess`` bytes are free.
 
     Only compressed ones go, and the newest always stays.

@@ -21,7 +21,7 @@ from serving.bars import Close, Closes
 from serving.models import Probabilities
 from serving.online import LATE_BARS, OnlineFeatures
 from serving.outbox import Outbox
-from serving.prepare import REGIMES, Prepared
+from serving.prepare import CATCH_UP, REGIMES, Prepared
 from serving.said import Said, ask
 from serving.tape import Tape
 
@@ -34,6 +34,7 @@ BARS_MODEL = "int_bars"
 _CLOSED = re.compile(rb'"x":\s*true')
 #: Frames so much older than the newest that has landed are read again; staging knows them.
 _OVERLAP_US = 60_000_000
+_EPOCH = datetime(1970, 1, 1)
 _log = logs.logger("loop")
 Signal = Mapping[str, Any]
 
@@ -56,8 +57,8 @@ class Loop:
     on_said : callable
         Called once the signals of a close are on disk.
     after : datetime, optional
-        Versions that were not asked before are asked for the bars that close after this moment,
-        naive UTC; by default the present.
+        Versions that were not asked before are asked about the bars that close after this moment,
+        naive UTC; by default the close that was said last or, if none was, the present.
     """
 
     def __init__(
@@ -105,11 +106,11 @@ class Loop:
 
     def since(self) -> datetime:
         """Return the opening of the first bar that may still have to be said, naive UTC."""
-        versions = self._begin(self._after or self._clock())
+        last = self._outbox.last_closed_at
+        self._outbox.forget(max(self._clock() - CATCH_UP, (last or _EPOCH) - LATE_BARS))
+        versions = self._begin(self._after or last or self._clock())
         first = min(self._outbox.since(version) for version in versions)
-        last = self._outbox.last_opened_at()
-        since = first if last is None else max(first, last - LATE_BARS)
-        return since - timedelta(minutes=max(self.prepared.intervals))
+        return first - timedelta(minutes=max(self.prepared.intervals))
 
     def start(self, landed: Mapping[str, pa.Table]) -> None:
         """Begin with the rows of the warehouse, by relation, and what was heard since."""
@@ -190,12 +191,13 @@ class Loop:
             self._take()
             self._features.advance(self._now())
             self._features.forget(self._now())
+            self._outbox.forget(self._clock() - CATCH_UP)
         else:
             return bool(frames)
         return True
 
     def _begin(self, at: datetime) -> list[str]:
-        """Note from when on the versions are asked that are new; return all, and the rules."""
+        """Say who is asked, those who are new from a moment on; return all, and the rules."""
         versions = [each.model.version for each in self.prepared.asked]
         champions = [each.model.version for each in self.prepared.asked if each.stage == "champion"]
         versions.append(self.prepared.decisions.rules_hash(champions))
@@ -280,7 +282,7 @@ class Loop:
         """Return when the newest frame arrived, naive UTC; the clock's time before the first."""
         if not self._heard_us:
             return self._clock()
-        return datetime(1970, 1, 1) + timedelta(microseconds=self._heard_us)
+        return _EPOCH + timedelta(microseconds=self._heard_us)
 
 
 def _last_heard(rows: pa.Table) -> int:

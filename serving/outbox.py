@@ -1,7 +1,7 @@
 """What the loop has said: each signal once, on disk before anybody hears of it."""
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
@@ -16,24 +16,33 @@ from ingest.segments import SegmentReader
 KEY = ("model_version", "exchange", "market", "symbol", "interval_minutes", "opened_at")
 #: A loop that starts announces again what was said in so much time before it ended.
 REPEATED_US = 60_000_000
-Key = tuple[str, str, str, str, int, datetime]
+_EPOCH = datetime(1970, 1, 1)
+Series = tuple[str, str, str]
+#: When a bar opened and how long it is, and which version was asked about it.
+Bar = tuple[datetime, int, str]
 
 
 class Outbox:
     """The log of signals and of the features behind them, and what is in it or has landed.
+
+    Times are naive UTC.
 
     Parameters
     ----------
     directory : Path
         The log.
     landed : pyarrow.Table
-        The keys of the signals that the warehouse holds already, and when they were served.
+        The keys of the signals that the warehouse holds already.
     """
 
     def __init__(self, directory: Path, landed: pa.Table) -> None:
         self._writer = SegmentWriter(directory)
-        self._said: dict[Key, datetime] = {}
+        self._said: dict[Bar, set[Series]] = {}
+        self._series: dict[Series, Series] = {}
         self._since: dict[str, datetime] = {}
+        self._forgotten = _EPOCH
+        #: The close of the newest bar of which something was said.
+        self.last_closed_at: datetime | None = None
         recent: deque[tuple[int, pa.Table]] = deque()
         self._remember(landed)
         with SegmentReader(directory) as reader:
@@ -46,9 +55,8 @@ class Outbox:
                             while recent[0][0] < frame.received_at - REPEATED_US:
                                 recent.popleft()
                     for said in outbox.saying([frame], outbox.STARTED):
-                        at = datetime(1970, 1, 1) + timedelta(microseconds=frame.received_at)
-                        for version in said["versions"]:
-                            self._since.setdefault(version, at)
+                        began_at = _EPOCH + timedelta(microseconds=frame.received_at)
+                        self._ask(said["versions"], began_at)
         self.unannounced: list[dict[str, object]] = [
             signal for _, rows in recent for signal in rows.to_pylist()
         ]
@@ -60,20 +68,19 @@ class Outbox:
         self._writer.close()
 
     def start(self, versions: Sequence[str], *, at: datetime) -> None:
-        """Say that versions are asked from now on, if they were not before."""
-        new = [version for version in versions if version not in self._since]
-        if new:
-            self._writer.append(outbox.started(new, at=_microseconds(at)))
+        """Say who is asked from now on; those who were not before begin at a moment."""
+        if self._since.keys() != set(versions):
+            self._writer.append(outbox.started(versions, at=_microseconds(at)))
             self._writer.sync()
-            self._since.update(dict.fromkeys(new, at))
+            self._ask(versions, at)
 
     def since(self, version: str) -> datetime:
-        """Return from which moment on a version has been asked, naive UTC."""
-        return self._since[version]
+        """Return the moment after which the bars closed that a version is asked about."""
+        return max(self._since[version], self._forgotten)
 
     def new(self, signals: pa.Table) -> pa.Table:
         """Return the signals that were not said yet."""
-        is_new = [key not in self._said for key in _keys(signals)]
+        is_new = [series not in self._said.get(bar, ()) for bar, series in _keys(signals)]
         return signals.filter(pa.array(is_new, pa.bool_()))
 
     def say(self, signals: pa.Table, features: pa.Table, *, at: datetime) -> None:
@@ -84,38 +91,47 @@ class Outbox:
         self._remember(signals)
 
     def forget(self, before: datetime) -> None:
-        """Drop keys of bars that opened before a moment, naive UTC: none of them comes again."""
-        moment = before.replace(tzinfo=UTC)
-        self._said = {key: at for key, at in self._said.items() if key[-1] >= moment}
+        """Have nobody asked any more about bars that closed until a moment."""
+        self._forgotten = max(self._forgotten, before)
+        for bar in [bar for bar in self._said if _closed_at(bar) <= before]:
+            del self._said[bar]
 
-    def last_opened_at(self) -> datetime | None:
-        """Return the opening of the newest bar of which something was said, naive UTC."""
-        newest = max((key[-1] for key in self._said), default=None)
-        return None if newest is None else newest.replace(tzinfo=None)
+    def _ask(self, versions: Sequence[str], at: datetime) -> None:
+        self._since = {version: self._since.get(version, at) for version in versions}
 
     def _remember(self, signals: pa.Table) -> None:
-        for key, at in zip(_keys(signals), signals["served_at"].to_pylist(), strict=True):
-            self._said[key] = at
-            since = at.replace(tzinfo=None)
-            self._since[key[0]] = min(self._since.get(key[0], since), since)
+        bars = set()
+        for bar, series in _keys(signals):
+            self._said.setdefault(bar, set()).add(self._series.setdefault(series, series))
+            bars.add(bar)
+        if bars:
+            self.last_closed_at = max(self.last_closed_at or _EPOCH, *map(_closed_at, bars))
 
 
 def landed_signals(connection: duckdb.DuckDBPyConnection, since: datetime) -> pa.Table:
-    """Return the keys of the signals in the warehouse from a moment on."""
+    """Return the keys of the signals in the warehouse of bars that closed since a moment."""
     found = connection.sql(
         "select 1 from duckdb_tables() where schema_name = 'raw' and table_name = 'signals'"
     ).fetchall()
     if not found:
         return outbox.SCHEMAS["signals"].empty_table()
     return connection.sql(
-        f"select {', '.join(KEY)}, served_at from raw.signals where opened_at >= $since",
+        f"select {', '.join(KEY)} from raw.signals where closed_at >= $since order by closed_at",
         params={"since": since.replace(tzinfo=UTC)},
     ).to_arrow_table()
 
 
-def _keys(signals: pa.Table) -> list[Key]:
-    return list(zip(*(signals[name].to_pylist() for name in KEY), strict=True))
+def _keys(signals: pa.Table) -> Iterator[tuple[Bar, Series]]:
+    columns = {name: signals[name] for name in KEY}
+    columns["opened_at"] = columns["opened_at"].cast(pa.timestamp("us"))
+    rows = zip(*(column.to_pylist() for column in columns.values()), strict=True)
+    for version, exchange, market, symbol, minutes, opened_at in rows:
+        yield (opened_at, minutes, version), (exchange, market, symbol)
+
+
+def _closed_at(bar: Bar) -> datetime:
+    return bar[0] + timedelta(minutes=bar[1])
 
 
 def _microseconds(at: datetime) -> int:
-    return (at - datetime(1970, 1, 1)) // timedelta(microseconds=1)
+    return (at - _EPOCH) // timedelta(microseconds=1)

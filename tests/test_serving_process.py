@@ -36,7 +36,8 @@ class Process:
         directory.mkdir()
         self._played = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._set_clock(tape.start)
+        self._now = tape.start
+        self.wait(tape.start)
 
     def start(self) -> None:
         (self.directory / "ready").unlink(missing_ok=True)
@@ -69,7 +70,14 @@ class Process:
         for minute, heard in minutes.items():
             self.tape.writer.append_all(heard)
             self._played += len(heard)
-            self._set_clock(at((minute + 1) * 60_000_000))
+            self.wait(at((minute + 1) * 60_000_000))
+
+    def wait(self, until: datetime) -> None:
+        """Have the clock show a moment, unless it is past."""
+        self._now = max(self._now, until)
+        part = self.directory / "clock.part"
+        part.write_text(str((self._now - datetime(1970, 1, 1)) // timedelta(microseconds=1)))
+        part.replace(self.directory / "clock")
 
     def wait_until_said(self, opened_at: datetime) -> None:
         """Wait until every symbol's bar of a moment was said."""
@@ -93,11 +101,6 @@ class Process:
             assert self._process.poll() is None, "the loop ended by itself"
             assert time.monotonic() < until, "the loop did not get so far"
             time.sleep(0.05)
-
-    def _set_clock(self, moment: datetime) -> None:
-        part = self.directory / "clock.part"
-        part.write_text(str((moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)))
-        part.replace(self.directory / "clock")
 
 
 @contextmanager
@@ -152,7 +155,7 @@ def test_what_is_said_in_an_outage_of_hours_with_kills_lands_once(
     assert counts == [("ds_order_flow", bars, bars)]
 
 
-def test_a_promotion_that_needs_other_features_loses_and_doubles_no_bar(
+def test_promotions_that_need_other_features_lose_and_double_no_bar_also_while_no_loop_runs(
     built: Path, market: Market, tmp_path: Path
 ) -> None:
     with loop_over(built, market, tmp_path, bars=8) as (tape, process):
@@ -176,14 +179,22 @@ def test_a_promotion_that_needs_other_features_loses_and_doubles_no_bar(
         with warehouse.writing(database) as connection:
             for name, model in whole.items():
                 promote(connection, name, model.version)
-        process.play(tape.start + 5 * BAR + timedelta(minutes=1))
+        process.wait(tape.start + 5 * BAR)
         process.wait_for(lambda: process.loops == 2)
+        process.play(tape.end - 2 * BAR + timedelta(minutes=1))
+        process.wait_until_said(tape.end - 3 * BAR)
+        process.kill()
+        with warehouse.writing(database) as connection:
+            for name, version in narrow.items():
+                promote(connection, name, version)
         process.play(tape.end + timedelta(minutes=1))
+        process.start()
         process.wait_until_said(tape.end - BAR)
         said = tape.said()["champions"]
-    versions = {narrow[MODEL], whole[MODEL].version}
-    assert {row[2] for row in said} == versions
+    assert {row[2] for row in said} == {narrow[MODEL], whole[MODEL].version}
+    assert {row[2] for row in said if row[1] >= tape.end - 2 * BAR} == {narrow[MODEL]}
     bars = [(symbol, tape.start + number * BAR) for symbol in SYMBOLS for number in range(8)]
     assert [row[:2] for row in said] == bars
     taken_up = [row for row in said if row[2] == whole[MODEL].version]
-    assert taken_up == [row for row in tape.expected["champions"] if row[1] >= taken_up[0][1]]
+    until = (taken_up[0][1], tape.end - 2 * BAR)
+    assert taken_up == [row for row in tape.expected["champions"] if until[0] <= row[1] < until[1]]
