@@ -19,7 +19,7 @@ from serving.manifest import Lineage, compiled, dataset, lineage, together
 from serving.models import Asked, asked_models
 from serving.outbox import landed_signals
 from serving.plan import CHANGED, Plan, plan
-from serving.scoring import BUILD_FIRST, NotReadyError
+from serving.scoring import BUILD_FIRST, NotReadyError, require_tables
 
 REGIMES = "int_volatility_regimes"
 BAR = (
@@ -89,7 +89,9 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
     Raises
     ------
     NotReadyError
-        If no model has been trained yet.
+        If no model has been trained yet, or one cannot be asked live; the message says what to do.
+    serving.plan.UnboundedError
+        If a feature of a model depends on all of the past.
     """
     database = settings.database
     with reading(database, timeout_s=timeout_s) as connection:
@@ -119,19 +121,29 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
     full_chain, refresh_chain = (
         together(lineage(manifest, name) for name in sorted(wanted)) for manifest in (full, refresh)
     )
+    datasets = sorted(wanted.keys() - {REGIMES})
     with reading(database, timeout_s=timeout_s) as connection:
-        intervals = {
-            minutes
-            for name in wanted
-            if name != REGIMES
-            for (minutes,) in connection.sql(
-                f"select distinct interval_minutes from {name}"
-            ).fetchall()
-        }
+        require_tables(connection, database, *datasets)
+        intervals = _intervals(connection, datasets)
+    try:
+        planned = plan(full_chain, refresh_chain, wanted, intervals=intervals)
+    except ValueError as error:
+        raise NotReadyError(f"{error}, which a model was trained on: train it anew") from error
+    with reading(database, timeout_s=timeout_s) as connection:
         votes = sorted({each.dataset for each in asked if each.is_stacked})
         decisions = Decisions(full, _signal_models(connection, full, asked), votes, connection)
-    planned = plan(full_chain, refresh_chain, wanted, intervals=intervals)
     return Prepared(asked, full_chain, planned, tuple(sorted(intervals)), decisions, signals, read)
+
+
+def _intervals(connection: duckdb.DuckDBPyConnection, datasets: list[str]) -> set[int]:
+    """Return the lengths of the bars of datasets, in minutes."""
+    intervals: set[int] = set()
+    for name in datasets:
+        found = connection.sql(f"select distinct interval_minutes from {name}").fetchall()
+        if not found:
+            raise NotReadyError(f"{name} is empty: ingest what it is made of, and {BUILD_FIRST}")
+        intervals.update(minutes for (minutes,) in found)
+    return intervals
 
 
 def state(settings: Settings) -> str:
@@ -200,6 +212,11 @@ def _given(manifest: dict[str, Any], model: str) -> str:
     NotReadyError
         If there is neither: the model cannot be asked live.
     """
+    if not any(node["name"] == model for node in manifest["nodes"].values()):
+        raise NotReadyError(
+            f"{model} is registered and the project has no such model: bring its file back, or "
+            f"retire it with `tapehouse models promote {model} VERSION --stage retired`"
+        )
     try:
         name = dataset(manifest, model)
     except ValueError:

@@ -100,7 +100,7 @@ def score(database: Path, *, now: datetime, timeout_s: float = 600.0) -> list[Sc
     with warehouse.reading(database, timeout_s=timeout_s) as connection:
         models = registry.active_models(connection)
         for model in models:
-            _require(connection, database, predictions_of(model), signals_of(model))
+            require_tables(connection, database, predictions_of(model), signals_of(model))
     if not models:
         raise NotReadyError(f"{database} has no active model: {BUILD_FIRST}")
     manifest = compiled_manifest(database, [model.name for model in models])
@@ -153,7 +153,14 @@ def signals_of(model: registry.Model) -> str:
     return f"sig_{model.name.removeprefix('ml_')}"
 
 
-def _require(connection: duckdb.DuckDBPyConnection, database: Path, *names: str) -> None:
+def require_tables(connection: duckdb.DuckDBPyConnection, database: Path, *names: str) -> None:
+    """See to it that the project's tables of these names have been built.
+
+    Raises
+    ------
+    NotReadyError
+        If one has not; the message names all that are missing.
+    """
     found = connection.execute(
         "select table_name from information_schema.tables where table_schema = 'main'"
     ).fetchall()

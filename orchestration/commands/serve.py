@@ -22,7 +22,8 @@ def serve(
     raw.signals. A promotion, a new threshold or rule takes effect within a minute, from the next
     close on; what else changes in the project is read when the loop starts again.
 
-    Exit code 0: stopped. 1: there is no warehouse or no trained model, or another loop is running.
+    Exit code 0: stopped. 1: there is no warehouse, no trained model or one that cannot be asked
+    live, or another loop is running.
     """
     import os
 
