@@ -29,7 +29,7 @@ class Data:
     relation : str
         The labelled rows: features as float32, ``label_value`` (the number of the class, from 0,
         or the value), ``split_``, ``fold_``, ``label_start_at``, ``label_end_at``, ``series_``,
-        ``row_hash_`` and the key columns.
+        ``row_hash_``, ``row_digest_`` and the key columns.
     features : tuple of str
         Feature columns in order.
     task : Task
@@ -42,8 +42,6 @@ class Data:
         Number of rows of 'train' and 'validation'.
     end_at : Mapping
         When the last label of each part was decided, naive UTC; None where not known.
-    hash : str
-        Hash of all rows, independent of their order.
     """
 
     relation: str
@@ -53,7 +51,6 @@ class Data:
     keys: tuple[str, ...]
     rows: Mapping[str, int]
     end_at: Mapping[str, datetime | None]
-    hash: str
 
 
 def describe(
@@ -94,8 +91,8 @@ def describe(
         value = f"(list_position([{named}], {text}) - 1)::double"
     relation = _relation(sql, types, features, settings, label=label, split=split, value=value)
     parts = connection.execute(
-        f"select split_, count(*), max(label_end_at), sum(hash(rows_)::hugeint)::varchar, "
-        f"count(*) - count(label_value) from {relation} as rows_ group by all order by all"
+        f"select split_, count(*), max(label_end_at), count(*) - count(label_value) "
+        f"from {relation} group by all order by all"
     ).fetchall()
     found = {part: count for part, count, *_ in parts}
     for part in ("train", "validation"):
@@ -117,11 +114,36 @@ def describe(
         label_type=types[label],
         keys=settings.key_columns,
         rows=found,
-        end_at={part: end_at for part, _, end_at, *_ in parts},
-        hash=hashlib.sha256(
-            repr([(part, digest) for part, _, _, digest, _ in parts]).encode()
-        ).hexdigest(),
+        end_at={part: end_at for part, _, end_at, _ in parts},
     )
+
+
+def digests(
+    connection: duckdb.DuckDBPyConnection, data: Data, known: Mapping[str, int] | None = None
+) -> dict[str, int]:
+    """Return of each part the sum of its rows' digests, whatever their order.
+
+    Parameters
+    ----------
+    connection : duckdb.DuckDBPyConnection
+        The warehouse.
+    data : Data
+        From `describe`.
+    known : Mapping, optional
+        Those of parts that were read already.
+    """
+    known = known or {}
+    part = "coalesce(split_::varchar, '')"
+    left = " and ".join([f"{part} <> {_literal(name)}" for name in known] or ["true"])
+    found = connection.execute(
+        f"select {part}, sum(row_digest_::hugeint) from {data.relation} where {left} group by 1"
+    ).fetchall()
+    return dict(found) | dict(known)
+
+
+def hash_of(found: Mapping[str, int]) -> str:
+    """Return the hash of a dataset by the digests of its parts."""
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()
 
 
 def _is_number(kind: str) -> bool:
@@ -203,6 +225,9 @@ def _relation(
         *(f"{quote(column)}::float" for column in features),
         *(quote(label), quote(split), of(settings.label_end_column, "timestamp")),
     ]
+    # What is learned and what else is known of the row: whether anything has changed.
+    named = (*settings.key_columns, settings.fold_column, settings.label_start_column)
+    known = ["row_hash_", *(quote(column) for column in named if column)]
     columns = [
         *(f"{quote(column)}::float as {quote(column)}" for column in features),
         # Of what is learned alone, so that the order does not hang on what else is selected.
@@ -214,6 +239,7 @@ def _relation(
         f"{of(settings.label_start_column, 'timestamp')} as label_start_at",
         f"{of(settings.label_end_column, 'timestamp')} as label_end_at",
         f"hash({', '.join(map(quote, series)) or '0'}) as series_",
+        f"hash(row({', '.join(known)})) as row_digest_",
     ]
     is_known = f"{quote(label)} is not null"
     if types[label] in ("FLOAT", "DOUBLE"):

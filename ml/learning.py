@@ -36,6 +36,8 @@ class Learned:
         On the validation part.
     told : ml.inspection.Told
         What inspection needs of the rows, which are not kept.
+    digests : Mapping
+        Of both parts, as `ml.data.digests` gives them.
     """
 
     chosen: search.Chosen
@@ -45,6 +47,7 @@ class Learned:
     best: int
     metrics: Mapping[str, float | None]
     told: inspection.Told
+    digests: Mapping[str, int]
 
 
 def learn(
@@ -63,9 +66,13 @@ def learn(
     tried = None
     if parsed.search is not None and settings.walk_forward is not None:
         tried = _before_folds(connection, data, parsed, settings)
-    training = fetch(connection, data, "split_ = 'train'", with_times=settings.weighs_by_time)
+    training, validation = fetch(
+        connection,
+        data,
+        *("split_ = 'train'", "split_ = 'validation'"),
+        with_times=settings.weighs_by_time,
+    )
     statistics = inspection.statistics(training.features)
-    validation = fetch(connection, data, "split_ = 'validation'")
     prepared = _Prepared(data, training, validation, parsed, settings)
     if tried is None:
         found = search.find(data.task, parsed, prepared.parts, settings.seed)
@@ -85,15 +92,18 @@ def learn(
             validation.labels,
             found.predicted,
         ),
+        {"train": training.digest, "validation": validation.digest},
     )
 
 
 def _before_folds(
     connection: duckdb.DuckDBPyConnection, data: Data, parsed: Options, settings: Settings
 ) -> search.Found:
-    learned, judged = (
-        fetch(connection, data, part, with_times=settings.weighs_by_time)
-        for part in walk_forward.parts_before(connection, data, settings)
+    learned, judged = fetch(
+        connection,
+        data,
+        *walk_forward.parts_before(connection, data, settings),
+        with_times=settings.weighs_by_time,
     )
     if not len(learned.labels) or not len(judged.labels):
         raise TrainingError(

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from sklearn import metrics
 
 if TYPE_CHECKING:
@@ -52,19 +53,20 @@ def evaluate(task: "Task", labels: "Float64", predicted: "Float64") -> dict[str,
     """
     if task.kind == "regression":
         return _regression(labels, predicted[:, 0])
-    classes = np.arange(len(task.classes))
-    found = (
-        classes[predicted.argmax(axis=1)] if task.kind == "multiclass" else predicted[:, 1] > 0.5
-    )
-    average = "macro" if task.kind == "multiclass" else "binary"
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        labels.astype(np.int64), found.astype(np.int64), average=average, zero_division=0
-    )
+    count = len(task.classes)
+    found = predicted.argmax(axis=1) if task.kind == "multiclass" else predicted[:, 1] > 0.5
+    pairs = np.bincount(labels.astype(np.int64) * count + found, minlength=count**2)
+    confusion = pairs.reshape(count, count)
+    true, said, right = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+    # Of two classes the second is asked for, of more all that are there.
+    judged = true + said > 0 if task.kind == "multiclass" else [1]
+    precision = (right / np.maximum(said, 1))[judged]
+    recall = (right / np.maximum(true, 1))[judged]
     return {
-        "precision": float(precision),
-        "recall": float(recall),
-        "accuracy": float(np.mean(found == labels)),
-        "f1_score": float(f1),
+        "precision": float(precision.mean()),
+        "recall": float(recall.mean()),
+        "accuracy": float(right.sum() / len(labels)),
+        "f1_score": float((2 * right / np.maximum(true + said, 1))[judged].mean()),
         "log_loss": loss(task, labels, predicted),
         "roc_auc": _roc_auc(labels, predicted),
     }
@@ -76,8 +78,15 @@ def _roc_auc(labels: "Float64", predicted: "Float64") -> float | None:
     if len(present) < 2:
         return None
     judged = [1] if predicted.shape[1] == 2 else present.tolist()
-    areas = [metrics.roc_auc_score(labels == number, predicted[:, number]) for number in judged]
+    areas = [_area(predicted[:, number], labels == number) for number in judged]
     return float(np.mean(areas))
+
+
+def _area(scores: "Float64", is_true: npt.NDArray[np.bool_]) -> float:
+    """Return how often a true row has the higher score of it and another; half where equal."""
+    true, others = np.sort(scores[is_true]), np.sort(scores[~is_true])
+    below, not_above = np.searchsorted(others, true), np.searchsorted(others, true, "right")
+    return float((below.sum() + not_above.sum()) / (2 * len(true) * len(others)))
 
 
 def _regression(labels: "Float64", values: "Float64") -> dict[str, float | None]:

@@ -55,7 +55,7 @@ def write_trials(
         [
             *(json.dumps(trial.hyperparameters), json.dumps(trial.metrics)),
             *(trial.training_loss, trial.eval_loss),
-            *("FAILED" if trial.error else "SUCCEEDED", trial.error, number == best),
+            *(_status(trial), trial.error, number == best),
         ]
         for number, trial in enumerate(trials)
     ]
@@ -70,6 +70,13 @@ def write_trials(
             "insert into registry.trials values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [[*key, number, *row] for number, row in enumerate(new, start=len(known) + 1)],
         )
+
+
+def _status(trial: search.Trial) -> str:
+    """Return how a trial ended, by BigQuery ML's names."""
+    if trial.error:
+        return "FAILED"
+    return "STOPPED" if trial.is_cut else "SUCCEEDED"
 
 
 def write_importance(

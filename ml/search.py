@@ -1,5 +1,6 @@
 """Search for hyper-parameters: no trial is judged on what it learned from, nor on a test."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import optuna
 from ml import metrics
 from ml.options import Options
 from ml.search_options import Search
-from ml.trainers import Fitted, Float64, Part, Task, TrainingError, trainer
+from ml.trainers import UNSTOPPABLE, Fitted, Float64, Part, Task, TrainingError, trainer
 from ml.vocabulary import ENGINES, Space, defaults
 
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
@@ -54,6 +55,8 @@ class Trial:
         Of the iteration kept; None of a failed trial.
     error : str or None
         Why it failed.
+    is_cut : bool
+        Whether the budget ended it before its last iteration.
     """
 
     hyperparameters: Mapping[str, Any]
@@ -61,6 +64,7 @@ class Trial:
     training_loss: float | None = None
     eval_loss: float | None = None
     error: str | None = None
+    is_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,16 +140,21 @@ def find(task: Task, parsed: Options, parts_of: PartsOf, seed: int) -> Found:
     trials: list[Trial] = []
     best: tuple[float, int, Chosen, Fitted, Float64] | None = None
     deadline = time.monotonic() + search.budget_s
+    took: dict[str, float] = {}
     wanted = min(search.trials, len(grid) or search.trials)
     while len(trials) < wanted and time.monotonic() < deadline:
         asked = study.ask()
         chosen, tried = _suggest(parsed, search, asked)
+        started = time.monotonic()
+        if chosen.engine in UNSTOPPABLE and took.get(chosen.engine, 0) > deadline - started:
+            break
         try:
-            fitted, predicted, trial = _try(task, chosen, parts_of, seed, tried)
+            fitted, predicted, trial = _try(task, chosen, parts_of, seed, tried, deadline)
         except (ValueError, ArithmeticError) as error:
             trials.append(Trial(tried, error=str(error)))
             study.tell(asked, state=optuna.trial.TrialState.FAIL)
             continue
+        took[chosen.engine] = time.monotonic() - started
         value = trial.metrics[search.objective.lower()]
         trials.append(trial)
         if value is None or not np.isfinite(value):
@@ -207,11 +216,17 @@ def _value(trial: optuna.Trial, name: str, space: Space) -> Any:
 
 
 def _try(
-    task: Task, chosen: Chosen, parts_of: PartsOf, seed: int, tried: Mapping[str, Any]
+    task: Task,
+    chosen: Chosen,
+    parts_of: PartsOf,
+    seed: int,
+    tried: Mapping[str, Any],
+    deadline: float = math.inf,
 ) -> tuple[Fitted, Float64, Trial]:
     training, validation = parts_of(chosen.engine)
-    fitted = trainer(chosen.engine).fit(task, training, validation, chosen.options, seed)
-    predicted = fitted.predict(validation.matrix)
+    fitted = trainer(chosen.engine).fit(task, training, validation, chosen.options, seed, deadline)
+    predicted = fitted.predict(validation.matrix) if fitted.judged is None else fitted.judged
     found = metrics.evaluate(task, validation.labels, predicted)
     kept = fitted.rounds[fitted.best_round - 1]
-    return fitted, predicted, Trial(tried, found, kept.loss, kept.eval_loss)
+    trial = Trial(tried, found, kept.loss, kept.eval_loss, is_cut=fitted.is_cut)
+    return fitted, predicted, trial

@@ -35,7 +35,8 @@ class Search:
     spaces : Mapping
         Of each model type to try, the spaces of its options.
     budget_s : float
-        No trial starts after so many seconds; infinite where only trials count.
+        After so many seconds no trial starts, and one that runs ends with its iteration;
+        infinite where only trials count.
     """
 
     trials: int

@@ -25,7 +25,7 @@ from ml import (
     trees,
     walk_forward,
 )
-from ml.data import describe
+from ml.data import Data, describe, digests, hash_of
 from ml.trainers import Fitted, Float32, Float64, trainer
 
 PARITY_TOLERANCE = 1e-6
@@ -84,11 +84,14 @@ def train(
     inputs = {
         "role": own.role,
         "options": json.dumps({**given, **others}, sort_keys=True),
-        "data_hash": data.hash,
         "sql_hash": hashlib.sha256(sql.encode()).hexdigest(),
         "seed": own.seed,
+        "train_end_at": data.end_at["train"],
+        "validation_end_at": data.end_at["validation"],
+        "train_rows": data.rows["train"],
+        "validation_rows": data.rows["validation"],
     }
-    version = _version_with(connection, name, inputs, parsed)
+    version = _version_with(connection, name, inputs, data, parsed)
     if version is not None:
         connection.execute("rollback")
         return {"status": "unchanged", "model_version": version}
@@ -116,10 +119,7 @@ def train(
         "features": list(data.features),
         "label": parsed.label,
         "classes": list(data.task.classes) or None,
-        "train_end_at": data.end_at["train"],
-        "validation_end_at": data.end_at["validation"],
-        "train_rows": data.rows["train"],
-        "validation_rows": data.rows["validation"],
+        "data_hash": hash_of(digests(connection, data, learned.digests)),
         "data_watermark": max(filter(None, data.end_at.values()), default=None),
         "git_revision": git_revision,
         "trainer": trainer(chosen.engine).version(),
@@ -172,13 +172,17 @@ def _version_with(
     connection: duckdb.DuckDBPyConnection,
     name: str,
     inputs: Mapping[str, Any],
+    data: Data,
     parsed: options.Options,
 ) -> str | None:
-    """Return the version registered last, if it came from the same inputs and library."""
-    same = " and ".join(f"{column} = ${column}" for column in inputs)
+    """Return the version registered last, if it came from the same inputs and library.
+
+    The rows are read for it only where all else is the same.
+    """
+    same = " and ".join(f"{column} is not distinct from ${column}" for column in inputs)
     found = connection.execute(
         f"""
-        select model_version, engine, trainer from (
+        select model_version, engine, trainer, data_hash from (
             from registry.models where model_name = $name order by registered_at desc limit 1
         ) where {same}
         """,
@@ -186,9 +190,9 @@ def _version_with(
     ).fetchone()
     if found is None:
         return None
-    version, engine, known = found
+    version, engine, known, data_hash = found
     is_same = engine == (parsed.engine or engine) and known == trainer(engine).version()
-    return str(version) if is_same else None
+    return str(version) if is_same and data_hash == hash_of(digests(connection, data)) else None
 
 
 def _parity_sample(

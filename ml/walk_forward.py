@@ -120,15 +120,13 @@ def _fold(
     times: tuple[datetime, datetime, datetime],
 ) -> Fold:
     since, start, end = times
-    learned, judged = (
-        fetch(connection, data, part, with_times=True) for part in _parts(since, start, settings)
-    )
+    learned, judged = fetch(connection, data, *_parts(since, start, settings), with_times=True)
     if not len(learned.labels) or not len(judged.labels):
         raise TrainingError(
             f"fold {number} has {len(learned.labels):,} rows to learn from and "
             f"{len(judged.labels):,} to stop by, before {start}: start the folds later"
         )
-    tested = fetch(connection, data, f"fold_ = {number}", with_keys=True)
+    (tested,) = fetch(connection, data, f"fold_ = {number}", with_keys=True)
     prepared = transform.fit(
         learned.features,
         data.features,

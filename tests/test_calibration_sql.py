@@ -7,6 +7,7 @@ import numpy as np
 import pandas
 import pytest
 from dbt_fixtures import run_dbt
+from sklearn.linear_model import LogisticRegression
 
 from ml import calibration
 
@@ -37,6 +38,11 @@ def test_the_fits_are_those_of_scikit_learn(statements: dict[str, str], seed: in
     oracle = calibration.fit(told, labels.astype(float))
     knots = np.array([(x, y) for method, x, y in oracle if method == "isotonic"])
     ((slope, intercept),) = [(x, y) for method, x, y in oracle if method == "platt"]
+    odds = np.log(told / (1 - told)).reshape(-1, 1)
+    line = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(odds, labels)
+    assert [slope, intercept] == pytest.approx(
+        [line.coef_.item(), line.intercept_.item()], abs=1e-6
+    )
     with duckdb.connect() as connection:
         rows = pandas.DataFrame({"is_true": labels, "probability": told})
         connection.register("told", rows)

@@ -18,10 +18,11 @@ def described() -> data.Data:
     columns = ", ".join(FEATURES)
     relation = (
         f"(select {columns}, (i % 3)::double as label_value, hash(i) as row_hash_, "
-        "timestamp '2025-01-01' as label_start_at, timestamp '2025-01-02' as label_end_at, "
-        "7::ubigint as series_, 's' || i as key from dataset)"
+        "hash(i + 1) as row_digest_, timestamp '2025-01-01' as label_start_at, "
+        "timestamp '2025-01-02' as label_end_at, 7::ubigint as series_, 's' || i as key "
+        "from dataset)"
     )
-    return data.Data(relation, FEATURES, Task("regression"), "DOUBLE", ("key",), {}, {}, "")
+    return data.Data(relation, FEATURES, Task("regression"), "DOUBLE", ("key",), {}, {})
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_rows_come_in_the_order_of_their_hash_whole_and_with_their_own_keys(
     database: Path, described: data.Data
 ) -> None:
     with duckdb.connect(str(database)) as connection:
-        found = rows.fetch(
+        (found,) = rows.fetch(
             connection, described, "label_value < 2", with_times=True, with_keys=True
         )
         expected = connection.execute(
@@ -54,6 +55,23 @@ def test_rows_come_in_the_order_of_their_hash_whole_and_with_their_own_keys(
     assert found.keys["key"].to_pylist() == [f"s{i}" for i in expected["i"]]
     assert set((found.end - found.start).tolist()) == {86_400_000_000}
     assert set(found.series.tolist()) == {7}
+
+
+def test_parts_are_read_at_once_and_a_row_belongs_to_the_first_that_it_meets(
+    database: Path, described: data.Data
+) -> None:
+    with duckdb.connect(str(database)) as connection:
+        both = rows.fetch(connection, described, "label_value < 2", "label_value > 0")
+        one = [
+            rows.fetch(connection, described, f"label_value {where}")[0] for where in ("< 2", "= 2")
+        ]
+        digests = connection.execute(
+            "select sum(hash(i + 1)::hugeint) from dataset group by i % 3 < 2 order by i % 3 < 2"
+        ).fetchall()
+    for found, expected in zip(both, one, strict=True):
+        assert np.array_equal(found.features, expected.features, equal_nan=True)
+        assert np.array_equal(found.labels, expected.labels)
+    assert [found.digest for found in both[::-1]] == [digest for (digest,) in digests]
 
 
 def test_what_was_read_does_not_stay_in_memory_and_the_limit_does(
@@ -74,7 +92,7 @@ def test_what_was_read_does_not_stay_in_memory_and_the_limit_does(
 
 def test_statistics_of_columns_are_those_of_sql(database: Path, described: data.Data) -> None:
     with duckdb.connect(str(database)) as connection:
-        fetched = rows.fetch(connection, described, "true")
+        (fetched,) = rows.fetch(connection, described, "true")
         expected = connection.execute(
             """
             select min(x), max(x), avg(x), median(x), stddev_samp(x), count(*) - count(x)

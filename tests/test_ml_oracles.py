@@ -1,6 +1,7 @@
 """Models of the warehouse against their libraries called directly, on rows in the same order."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +12,19 @@ import numpy as np
 import pytest
 import xgboost
 from ml_fixtures import warehouse_of
-from sklearn.metrics import log_loss, mean_squared_error, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    log_loss,
+    mean_squared_error,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from test_ml_types import FEATURES, metrics, train
+
+from ml.metrics import evaluate
+from ml.trainers import Part, Task, trainer
+from ml.vocabulary import defaults
 
 VALUE = "1e4 * return_5"
 PASSES = 4
@@ -175,13 +186,68 @@ def test_boosted_trees_of_catboost_are_catboosts(edge: duckdb.DuckDBPyConnection
     assert found(edge, "log_loss", "roc_auc") == judged(labels, expected)
 
 
-def test_what_is_out_of_time_starts_no_further_trial(edge: duckdb.DuckDBPyConnection) -> None:
-    """The budget of AUTOML is a time: a trial that runs is not broken off."""
-    done = train(edge, "ml_oracle", "AUTOML_CLASSIFIER", num_trials=20, budget_hours=0.1 / 3600)
+def test_what_is_out_of_time_ends_its_trial_and_starts_no_other(
+    edge: duckdb.DuckDBPyConnection,
+) -> None:
+    """The budget of AUTOML ends a trial with the iteration that is running; it is judged so."""
+    started = time.perf_counter()
+    done = train(edge, "ml_oracle", "AUTOML_CLASSIFIER", num_trials=1000, budget_hours=1 / 3600)
+    assert time.perf_counter() - started < 10
     trials = edge.execute(
-        "select hyperparameters from registry.trials where model_name = 'ml_oracle' "
-        "and model_version = ?",
+        "select hyperparameters, status, eval_loss, error_message from registry.trials "
+        "where model_name = 'ml_oracle' and model_version = ? order by trial_id",
         [done["model_version"]],
     ).fetchall()
-    assert 1 <= len(trials) < 20
-    assert all("model_type" in json.loads(trial[0]) for trial in trials)
+    assert 1 <= len(trials) < 1000
+    assert all("model_type" in json.loads(trial) for trial, *_ in trials)
+    assert all(loss > 0 for _, _, loss, error in trials if error is None), trials
+    assert "STOPPED" not in {status for _, status, *_ in trials[:-1]}
+
+
+@pytest.mark.parametrize("engine", ["lightgbm", "xgboost", "catboost", "neural"])
+@pytest.mark.parametrize("early_stop", [True, False])
+def test_a_deadline_ends_a_training_that_would_take_long(engine: str, *, early_stop: bool) -> None:
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=(2_000, 5)).astype(np.float32)
+    part = Part(matrix, (matrix[:, 0] + generator.normal(size=2_000) > 0).astype(float))
+    kind = "DNN_CLASSIFIER" if engine == "neural" else "BOOSTED_TREE_CLASSIFIER"
+    endless = {"max_iterations": 20_000, "learn_rate": 1e-5, "min_rel_progress": 0}
+    options = defaults(kind) | endless | {"early_stop": early_stop}
+    task = Task("binary", ("false", "true"))
+    fitted = trainer(engine).fit(task, part, part, options, 0, time.monotonic() + 0.3)
+    assert fitted.is_cut
+    assert 1 <= fitted.best_round <= len(fitted.rounds) < 20_000
+    kept = fitted.rounds[fitted.best_round - 1].eval_loss
+    assert log_loss(part.labels, fitted.predict(matrix)) == pytest.approx(kept, abs=1e-6)
+    if early_stop:
+        assert kept == min(round_.eval_loss for round_ in fitted.rounds)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_metrics_are_scikit_learns_with_ties_and_a_class_that_is_nowhere(classes: int) -> None:
+    generator = np.random.default_rng(classes)
+    labels = generator.integers(0, max(classes - 1, 2), 5_000)
+    shares = np.round(generator.dirichlet(np.ones(classes), len(labels)), 2)
+    shares[np.arange(len(labels)), labels] += 0.3
+    if classes > 2:
+        shares[:, -1] = 0
+    shares = np.round(shares / shares.sum(axis=1, keepdims=True), 3)
+    binary = classes == 2
+    guess = shares[:, 1] > 0.5 if binary else shares.argmax(axis=1)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, guess, average="binary" if binary else "macro", zero_division=0
+    )
+    areas = [roc_auc_score(labels == number, shares[:, number]) for number in np.unique(labels)]
+    task = Task("binary" if binary else "multiclass", tuple("abcd"[:classes]))
+    found = evaluate(task, labels.astype(float), shares)
+    found.pop("log_loss")
+    assert found == pytest.approx(
+        {
+            "precision": precision,
+            "recall": recall,
+            "accuracy": accuracy_score(labels, guess),
+            "f1_score": f1,
+            "roc_auc": np.mean(areas[-1:] if binary else areas),
+        },
+        rel=1e-12,
+    )

@@ -1,5 +1,6 @@
 """One trainer per file: a task and two parts of rows in, a fitted model out."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -106,6 +107,10 @@ class Fitted:
         The iteration kept, counted from 1.
     native : bytes
         The model in the library's own form.
+    judged : numpy.ndarray or None
+        What it says of the validation part, as `predict` gives it, where training knows it.
+    is_cut : bool
+        Whether it would have learned for longer.
     """
 
     body: Trees | Dense
@@ -113,15 +118,26 @@ class Fitted:
     rounds: tuple[Round, ...]
     best_round: int
     native: bytes
+    judged: Float64 | None = None
+    is_cut: bool = False
 
 
 class Trainer(Protocol):
     """What every module of this package has."""
 
     def fit(
-        self, task: Task, training: Part, validation: Part, options: Mapping[str, Any], seed: int
+        self,
+        task: Task,
+        training: Part,
+        validation: Part,
+        options: Mapping[str, Any],
+        seed: int,
+        deadline: float = math.inf,
     ) -> Fitted:
-        """Learn from `training`; stop by `validation`, which nothing is learned from."""
+        """Learn from `training`; stop by `validation`, which nothing is learned from.
+
+        The iteration that passes the deadline, of the monotonic clock, is the last.
+        """
 
     def version(self) -> str:
         """Return the library's name and version."""
@@ -134,6 +150,8 @@ MODULES = {
     "linear": "ml.trainers.linear",
     "neural": "ml.trainers.neural",
 }
+# Engines whose training is one step, which no deadline breaks off.
+UNSTOPPABLE = ("linear",)
 EXTRA = {"xgboost": "boosters", "catboost": "boosters"}
 
 

@@ -1,9 +1,11 @@
 """BOOSTED_TREE by CatBoost, from the extra `boosters`."""
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import catboost
@@ -35,8 +37,24 @@ def version() -> str:
     return f"catboost {catboost.__version__}"
 
 
+class _Clock:
+    """Ends the training when time is over."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.is_over = deadline, False
+
+    def after_iteration(self, _: Any) -> bool:
+        self.is_over = monotonic() >= self.deadline
+        return not self.is_over
+
+
 def fit(
-    task: Task, training: Part, validation: Part, options: Mapping[str, Any], seed: int
+    task: Task,
+    training: Part,
+    validation: Part,
+    options: Mapping[str, Any],
+    seed: int,
+    deadline: float = math.inf,
 ) -> Fitted:
     """Learn boosted symmetric trees."""
     if options["max_tree_depth"] > DEEPEST:
@@ -60,7 +78,12 @@ def fit(
         | ({"early_stopping_rounds": EARLY_STOP_ROUNDS} if options["early_stop"] else {})
     )
     train_set = catboost.Pool(training.matrix, training.labels, weight=training.weights)
-    model.fit(train_set, eval_set=catboost.Pool(validation.matrix, validation.labels))
+    clock = _Clock(deadline)
+    model.fit(
+        train_set,
+        eval_set=catboost.Pool(validation.matrix, validation.labels),
+        callbacks=None if math.isinf(deadline) else [clock],
+    )
     found = model.get_evals_result()
     power = 2 if task.kind == "regression" else 1
     rounds = tuple(
@@ -79,7 +102,8 @@ def fit(
         model.save_model(str(native_path))
         body = read(json.loads(json_path.read_text()), task.outputs)
         native = native_path.read_bytes()
-    return Fitted(body, predict, rounds, model.tree_count_, native)
+    is_cut = clock.is_over and len(rounds) < options["max_iterations"]
+    return Fitted(body, predict, rounds, model.tree_count_, native, is_cut=is_cut)
 
 
 def read(model: Mapping[str, Any], outputs: int) -> trees.Trees:

@@ -1,13 +1,15 @@
 """BOOSTED_TREE and RANDOM_FOREST by LightGBM."""
 
+import math
 import os
 from collections.abc import Callable, Mapping
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import lightgbm
 import numpy as np
 import numpy.typing as npt
+import pyarrow
 
 from ml import trees
 from ml.trainers import Fitted, Float32, Float64, Part, Round, Task, class_probabilities
@@ -41,62 +43,119 @@ DEFAULT_LEFT = 2
 MISSING_TYPES = 12
 
 
+class _Clock:
+    """Notes when each round ended, and ends the training when time is over."""
+
+    def __init__(self, deadline: float) -> None:
+        # Its place among LightGBM's own: the losses are noted (20), nothing has stopped yet (30).
+        self.order = 25
+        self.at = [perf_counter()]
+        self.deadline, self.is_over = deadline, False
+
+    def __call__(self, state: lightgbm.callback.CallbackEnv) -> None:
+        self.at.append(perf_counter())
+        self.is_over = monotonic() >= self.deadline
+        if self.is_over:
+            raise lightgbm.callback.EarlyStopException(state.iteration, [])
+
+
 def version() -> str:
     """Return the library's name and version."""
     return f"lightgbm {lightgbm.__version__}"
 
 
 def fit(
-    task: Task, training: Part, validation: Part, options: Mapping[str, Any], seed: int
+    task: Task,
+    training: Part,
+    validation: Part,
+    options: Mapping[str, Any],
+    seed: int,
+    deadline: float = math.inf,
 ) -> Fitted:
     """Learn boosted trees, or a random forest where the options name its number of trees."""
     is_forest = "num_parallel_tree" in options
+    stops_early = not is_forest and options["early_stop"] and options["booster_type"] != "DART"
     metric = OBJECTIVES[task.kind][1]
     settings = parameters(task, training, options, seed)
-    train_set = lightgbm.Dataset(
-        training.matrix, training.labels, weight=training.weights, params=settings
-    )
-    validation_set = lightgbm.Dataset(validation.matrix, validation.labels, reference=train_set)
+    train_set = dataset(training, settings)
+    validation_set = dataset(validation, settings, train_set)
     losses: dict[str, dict[str, list[float]]] = {}
-    finished_at = [perf_counter()]
-    callbacks: list[Callable[..., Any]] = [
-        lightgbm.record_evaluation(losses),
-        lambda _: finished_at.append(perf_counter()),
-    ]
-    if not is_forest and options["early_stop"] and options["booster_type"] != "DART":
+    clock = _Clock(deadline)
+    callbacks: list[Callable[..., Any]] = [lightgbm.record_evaluation(losses), clock]
+    if stops_early:
         minimum = options["min_rel_progress"] * _loss_of_nothing(task, training.labels)
         callbacks.append(
             lightgbm.early_stopping(EARLY_STOP_ROUNDS, min_delta=minimum, verbose=False)
         )
+    wanted = options["num_parallel_tree" if is_forest else "max_iterations"]
     booster = lightgbm.train(
         settings,
         train_set,
-        num_boost_round=options["num_parallel_tree" if is_forest else "max_iterations"],
+        num_boost_round=wanted,
         valid_sets=[train_set, validation_set],
         valid_names=["train", "validation"],
         callbacks=callbacks,
+        keep_training_booster=True,
     )
     rounds = tuple(
         Round(loss, eval_loss, round(1000 * seconds))
         for loss, eval_loss, seconds in zip(
             losses["train"][metric],
             losses["validation"][metric],
-            np.diff(finished_at),
+            np.diff(clock.at),
             strict=True,
         )
     )
+    is_cut = clock.is_over and len(rounds) < wanted
     best = booster.best_iteration if booster.best_iteration > 0 else len(rounds)
+    if is_cut and stops_early:
+        best = 1 + int(np.argmin(losses["validation"][metric]))
+    judged = None
+    if best == len(rounds) and settings["boosting"] == "gbdt":
+        judged = _probabilities(task, _scores_of_validation(booster))
     text = booster.model_to_string(num_iteration=best)
+    # What was learned from is given back; the model is a copy.
+    booster = lightgbm.Booster(model_str=text)
 
     def predict(matrix: Float32) -> Float64:
-        found = np.asarray(
-            booster.predict(matrix, num_iteration=best, num_threads=_threads(matrix))
-        )
-        if task.kind == "binary":
-            return class_probabilities(found)
-        return found.reshape(len(matrix), -1)
+        return _probabilities(task, booster.predict(matrix, num_threads=_threads(matrix)))
 
-    return Fitted(read(text), predict, rounds, best, text.encode())
+    return Fitted(read(text), predict, rounds, best, text.encode(), judged, is_cut)
+
+
+def dataset(
+    part: Part, settings: Mapping[str, Any], reference: lightgbm.Dataset | None = None
+) -> lightgbm.Dataset:
+    """Return rows as LightGBM takes them.
+
+    Contiguous columns go in as Arrow's, without a copy: LightGBM fills its bins a fifth faster
+    than from NumPy's matrix of columns, and they are the same bins.
+    """
+    matrix: Any = part.matrix
+    if matrix.flags.f_contiguous and matrix.shape[1] > 1:
+        columns = [pyarrow.array(matrix[:, position]) for position in range(matrix.shape[1])]
+        names = [f"Column_{position}" for position in range(len(columns))]
+        matrix = pyarrow.Table.from_arrays(columns, names)
+    return lightgbm.Dataset(
+        matrix, part.labels, weight=part.weights, reference=reference, params=dict(settings)
+    )
+
+
+def _scores_of_validation(booster: lightgbm.Booster) -> Float64:
+    """Return what the last iteration left of the validation part, which is not predicted anew."""
+    found: list[Float64] = []
+
+    def keep(scores: Float64, _: lightgbm.Dataset) -> tuple[str, float, bool]:
+        found.append(np.array(scores))
+        return "kept", 0.0, True
+
+    booster.eval_valid(keep)
+    return found[0]
+
+
+def _probabilities(task: Task, found: Any) -> Float64:
+    values = np.asarray(found)
+    return class_probabilities(values) if task.kind == "binary" else values.reshape(len(values), -1)
 
 
 def parameters(task: Task, training: Part, options: Mapping[str, Any], seed: int) -> dict[str, Any]:

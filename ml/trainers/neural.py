@@ -1,8 +1,9 @@
 """DNN_CLASSIFIER and DNN_REGRESSOR by scikit-learn's multi-layer perceptron."""
 
 import json
+import math
 from collections.abc import Mapping
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,12 @@ def version() -> str:
 
 
 def fit(
-    task: Task, training: Part, validation: Part, options: Mapping[str, Any], seed: int
+    task: Task,
+    training: Part,
+    validation: Part,
+    options: Mapping[str, Any],
+    seed: int,
+    deadline: float = math.inf,
 ) -> Fitted:
     """Learn in passes over the rows and keep the pass that judged the validation part best."""
     own, exported = ACTIVATIONS[options["activation_fn"]]
@@ -69,6 +75,9 @@ def fit(
             progress = options["min_rel_progress"] * rounds[0].eval_loss
             if not best or losses[1] < rounds[best - 1].eval_loss - progress:
                 best, kept = number, [layer.copy() for layer in (*model.coefs_, *model.intercepts_)]
+            is_cut = monotonic() >= deadline and number < options["max_iterations"]
+            if is_cut:
+                break
             if options["early_stop"] and number - best >= EARLY_STOP_ROUNDS:
                 break
     if not options["early_stop"]:
@@ -84,4 +93,4 @@ def fit(
         "biases": [layer.tolist() for layer in biases],
     }
     body = Dense(tuple(weights), tuple(biases), exported)
-    return Fitted(body, predict, tuple(rounds), best, json.dumps(native).encode())
+    return Fitted(body, predict, tuple(rounds), best, json.dumps(native).encode(), is_cut=is_cut)

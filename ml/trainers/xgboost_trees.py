@@ -1,8 +1,9 @@
 """BOOSTED_TREE by XGBoost, from the extra `boosters`."""
 
 import json
+import math
 from collections.abc import Mapping
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,24 @@ class _Clock(xgboost.callback.TrainingCallback):
         return False
 
 
+class _Deadline(xgboost.callback.TrainingCallback):
+    """Ends the training when time is over; the last to be called, for the first that ends it is."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.is_over = deadline, False
+
+    def after_iteration(self, *_: Any) -> bool:
+        self.is_over = monotonic() >= self.deadline
+        return self.is_over
+
+
 def fit(
-    task: Task, training: Part, validation: Part, options: Mapping[str, Any], seed: int
+    task: Task,
+    training: Part,
+    validation: Part,
+    options: Mapping[str, Any],
+    seed: int,
+    deadline: float = math.inf,
 ) -> Fitted:
     """Learn boosted trees."""
     objective, metric = OBJECTIVES[task.kind]
@@ -67,7 +84,7 @@ def fit(
     train_set = xgboost.DMatrix(training.matrix, training.labels, weight=training.weights)
     validation_set = xgboost.DMatrix(validation.matrix, validation.labels)
     losses: dict[str, dict[str, list[float]]] = {}
-    clock = _Clock()
+    clock, end = _Clock(), _Deadline(deadline)
     callbacks: list[Any] = [clock]
     if options["early_stop"]:
         nothing = np.log(len(task.classes)) if task.classes else np.std(training.labels)
@@ -84,7 +101,7 @@ def fit(
         num_boost_round=options["max_iterations"],
         evals=[(train_set, "train"), (validation_set, "validation")],
         evals_result=losses,
-        callbacks=callbacks,
+        callbacks=[*callbacks, end],
         verbose_eval=False,
     )
     power = 2 if task.kind == "regression" else 1
@@ -104,7 +121,8 @@ def fit(
         return found.reshape(len(matrix), -1)
 
     native = bytes(kept.save_raw("json"))
-    return Fitted(read(native, task), predict, rounds, best, native)
+    is_cut = end.is_over and len(rounds) < options["max_iterations"]
+    return Fitted(read(native, task), predict, rounds, best, native, is_cut=is_cut)
 
 
 def read(native: bytes, task: Task) -> trees.Trees:
