@@ -23,7 +23,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from test_ml_types import FEATURES, metrics, train
 
 from ml.metrics import evaluate
-from ml.trainers import Part, Task, trainer
+from ml.trainers import Part, Task, lightgbm_trees, trainer
 from ml.vocabulary import defaults
 
 VALUE = "1e4 * return_5"
@@ -221,6 +221,24 @@ def test_a_deadline_ends_a_training_that_would_take_long(engine: str, *, early_s
     assert log_loss(part.labels, fitted.predict(matrix)) == pytest.approx(kept, abs=1e-6)
     if early_stop:
         assert kept == min(round_.eval_loss for round_ in fitted.rounds)
+
+
+def test_of_many_rows_the_loss_of_training_is_that_of_the_first(
+    edge: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training, labels, validation, judged_labels = parts(edge, "is_up_5")
+    sets = [Part(np.asfortranarray(training), labels), Part(validation, judged_labels)]
+    task = Task("binary", ("false", "true"))
+    options = defaults("BOOSTED_TREE_CLASSIFIER") | TREES
+    whole = trainer("lightgbm").fit(task, *sets, options, 0)
+    monkeypatch.setattr(lightgbm_trees, "LOSS_ROWS", 700)
+    found = trainer("lightgbm").fit(task, *sets, options, 0)
+    assert found.native == whole.native
+    assert [row.eval_loss for row in found.rounds] == [row.eval_loss for row in whole.rounds]
+    assert found.judged == pytest.approx(found.predict(validation), abs=1e-15)
+    for fitted, rows in ((whole, len(labels)), (found, 700)):
+        expected = log_loss(labels[:rows], fitted.predict(training[:rows]))
+        assert fitted.rounds[-1].loss == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("classes", [2, 4])
