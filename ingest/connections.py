@@ -18,6 +18,8 @@ SILENCE_S = 30.0
 RENEW_S = 23 * 3600.0
 OVERLAP_S = 10.0
 CLOSING_S = 5.0
+# The exchange takes more of them in one connection, but no address of more than 8 kB.
+STREAMS_AT_ONCE = 200
 _TICK_S = 1.0
 _NEVER = "never"
 
@@ -34,21 +36,32 @@ class SilenceError(ccxt.NetworkError):  # type: ignore[misc]
 def stream_addresses(
     settings: Settings, market: Market, symbols: Sequence[str], intervals: Sequence[str]
 ) -> list[str]:
-    """Return the WebSocket addresses of everything that is recorded."""
-    names = [symbol.lower() for symbol in symbols]
-    tape = [f"{name}@kline_{interval}" for name in names for interval in intervals]
-    tape += [f"{name}@aggTrade" for name in names]
+    """Return the WebSocket addresses of everything that is recorded.
+
+    Many symbols have several; each carries candles or changes of books, and so is never silent.
+    """
     base = settings.exchange_url and settings.exchange_url.replace("http", "ws", 1)
+    tape = [*(f"kline_{interval}" for interval in intervals), "aggTrade"]
     if market == "spot":
         root = f"{base}/spot" if base else "wss://stream.binance.com:9443"
-        depths = [f"{name}@depth" for name in names]
-        return [f"{root}/stream?streams={'/'.join([*tape, *depths])}"]
+        return _addresses(f"{root}/stream", symbols, [*tape, "depth"])
     root = f"{base}/um" if base else "wss://fstream.binance.com"
-    depths = [f"{name}@depth@500ms" for name in names]
-    tape += [f"{name}@{stream}" for name in names for stream in ("markPrice@1s", "forceOrder")]
     return [
-        f"{root}/public/stream?streams={'/'.join(depths)}",
-        f"{root}/market/stream?streams={'/'.join(tape)}",
+        *_addresses(f"{root}/public/stream", symbols, ["depth@500ms"]),
+        *_addresses(f"{root}/market/stream", symbols, [*tape, "markPrice@1s", "forceOrder"]),
+    ]
+
+
+def _addresses(path: str, symbols: Sequence[str], streams: Sequence[str]) -> list[str]:
+    count = max(STREAMS_AT_ONCE // len(streams), 1)
+    return [
+        f"{path}?streams="
+        + "/".join(
+            f"{symbol.lower()}@{stream}"
+            for stream in streams
+            for symbol in symbols[start : start + count]
+        )
+        for start in range(0, len(symbols), count)
     ]
 
 

@@ -100,6 +100,7 @@ def record(
     directory = settings.segments_directory / market
     check_room(settings)
     failures = []
+    began_at = time.monotonic()
     with SegmentWriter(directory) as writer:
         recorder = _Recorder(
             settings, market, symbols, intervals, writer, clock, on_message, land_s
@@ -109,9 +110,10 @@ def record(
             asyncio.run(recorder.run(addresses, seconds, silence_s))
         except DiskFullError as error:
             failures.append(Failure(str(directory), str(error)))
-    if not recorder.count:
+    if not recorder.count or time.monotonic() - began_at > silence_s:
         silence = "nothing was heard. Check the network, the symbols and TAPEHOUSE_EXCHANGE_URL"
-        failures += [Failure(address, silence) for address in addresses]
+        unheard = [address for address in addresses if address not in recorder.connected]
+        failures += [Failure(address, silence) for address in unheard]
     report = drain(settings) if is_landed else Report(())
     return replace(report, failures=(*failures, *report.failures))
 
@@ -127,6 +129,7 @@ class _Recorder:
     on_message: Callable[[int], None] | None
     land_s: float | None
     count: int = 0
+    connected: set[str] = field(default_factory=set)
     _pending: list[Frame] = field(default_factory=list)
     _heard: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -222,9 +225,12 @@ class _Recorder:
         self._append(Frame(self.clock(), stream, payload))
 
     def _tell(self, event: str, connection: int, remark: str) -> None:
-        if event != "connected":
+        if event == "connected":
+            self.connected.add(remark)
+        else:
             health.RECONNECTS.labels(event).inc()
-        _log.info(event, connection=connection, remark=remark)
+        tell = _log.warning if event == "disconnected" else _log.info
+        tell(event, connection=connection, remark=remark)
         said = {"event": event, "connection": connection, "remark": remark}
         self._say(RECORDER, orjson.dumps(said))
 

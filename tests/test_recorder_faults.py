@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ingest import warehouse
+from ingest import connections, warehouse
 from ingest.connections import follow, stream_addresses
 from ingest.disk import DiskFullError
 from ingest.drain import drain
@@ -89,6 +89,35 @@ def test_every_book_is_the_exchange_s_and_every_gap_is_told(tmp_path: Path, mark
     assert [inside for *_, inside in gaps[:-1]] == [0] * (len(gaps) - 1)
     assert report.reject_count > 0
     assert query(settings, "select distinct kind from raw.raw_rejects") == [("frames",)]
+
+
+def test_many_symbols_share_out_among_addresses_that_are_not_too_long(tmp_path: Path) -> None:
+    settings = Settings(database=tmp_path / "tapehouse.duckdb")
+    symbols = [f"COIN{number:04d}USDT" for number in range(260)]
+    for market, kinds in (("spot", 4), ("um", 6)):
+        addresses = stream_addresses(settings, market, symbols, ["1m", "5m"])
+        names = [name for each in addresses for name in each.partition("=")[2].split("/")]
+        assert len(names) == len(set(names)) == kinds * len(symbols)
+        assert max(map(len, addresses)) < 8190
+        assert all("@kline_1m" in each or "@depth" in each for each in addresses)
+
+
+def test_symbols_are_heard_over_several_connections_and_who_cannot_be_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "STREAMS_AT_ONCE", 4)
+    with simulator(MARKET, speed=60.0, now=NOW) as exchange:
+        settings = settings_of(tmp_path, exchange)
+        symbols = ["BTCUSDT", "XRPUSDT", "NONEUSDT"]
+        report = record(
+            settings, seconds=2, symbols=symbols, silence_s=1.0, clock=exchange.clock.now
+        )
+    heard = query(settings, "select distinct symbol from raw.klines order by all")
+    assert heard == [("BTCUSDT",), ("XRPUSDT",)]
+    (failure,) = report.failures
+    assert failure.unit.rpartition("=")[2] == (
+        "noneusdt@kline_1m/noneusdt@aggTrade/noneusdt@markPrice@1s/noneusdt@forceOrder"
+    )
 
 
 def test_candles_that_did_not_come_are_asked_for(tmp_path: Path) -> None:
