@@ -151,7 +151,7 @@ def fit(
         if call is None and standardize:
             call = _Call("ML.STANDARD_SCALER", ())
         if call is not None and call.function in FLAGS:
-            column = _column(graph, [position])
+            column = graph.node("Cast", _gathered(graph, [position]), to=TensorProto.DOUBLE)
             is_in, own = _is_in(graph, column, position, known, call, name)
             flagged.append(graph.node("Cast", is_in, to=TensorProto.FLOAT))
             flags += own
@@ -211,21 +211,21 @@ def _scaled(
     )
 
 
-def _column(graph: Graph, positions: list[int]) -> str:
+def _gathered(graph: Graph, positions: list[int]) -> str:
     indices = graph.constant(np.array(positions, dtype=np.int64))
-    return graph.node(
-        "Cast", graph.node("Gather", onnx_model.INPUT, indices, axis=1), to=TensorProto.DOUBLE
-    )
+    return graph.node("Gather", onnx_model.INPUT, indices, axis=1)
 
 
 def _scale_all(graph: Graph, columns: Sequence[Scaled]) -> str:
     def vector(name: str) -> npt.NDArray[np.float64]:
         return np.array([[getattr(column, name) for column in columns]], dtype=np.float64)
 
-    values = _column(graph, [column.position for column in columns])
+    given = _gathered(graph, [column.position for column in columns])
+    # ONNX Runtime 1.12, BigQuery's, asks float32 alone whether it is NaN.
+    is_missing = graph.node("IsNaN", given)
+    values = graph.node("Cast", given, to=TensorProto.DOUBLE)
     values = graph.node("Sub", values, graph.constant(vector("center")))
     values = graph.node("Div", values, graph.constant(vector("scale")))
-    is_missing = graph.node("IsNaN", values)
     if np.isfinite(vector("low")).any():
         cut = graph.node("Max", values, graph.constant(vector("low")))
         cut = graph.node("Min", cut, graph.constant(vector("high")))

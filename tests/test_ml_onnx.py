@@ -157,6 +157,14 @@ def test_a_map_instead_of_a_tensor_or_a_newer_tree_is_refused(trained: Fitted) -
         onnx_export.check_limits(model, 1000)
 
 
+def test_an_operator_that_bigquerys_runtime_lacks_is_refused(trained: Fitted) -> None:
+    model = onnx.load_from_string(export(trained, 5))
+    widened = next(node for node in model.graph.node if node.op_type == "Cast").output[0]
+    model.graph.node.append(onnx.helper.make_node("IsNaN", [widened], ["missing"]))
+    with pytest.raises(onnx_export.ExportError, match=r"has \('IsNaN', 'DOUBLE'\), which ONNX"):
+        onnx_export.check_limits(model, 1000)
+
+
 def test_a_model_beyond_the_limits_is_not_exported(
     trained: Fitted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
