@@ -1,6 +1,9 @@
 """A book kept by the exchange's rules: what continues it, what breaks it, what heals it."""
 
+import gzip
 import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,3 +149,64 @@ def test_a_book_that_leaves_its_snapshot_is_fetched_anew_without_a_gap() -> None
 def test_what_is_no_change_is_refused(wrong: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         Change.of(wrong)
+
+
+SPOT = "hftbacktest_spot_btcusdt_20240808.gz"
+FUTURES = "cryptofeed_BINANCE_FUTURES.ws.1.0.gz"
+FUTURES_SYMBOLS = ["SUSHIUSDT", "AKROUSDT", "KEEPUSDT", "CTKUSDT"]
+
+
+def recorded(capture: Path) -> Iterator[dict[str, Any]]:
+    """The messages of a recording of the exchange, in the order of their arrival."""
+    for line in gzip.decompress(capture.read_bytes()).splitlines():
+        start = line.find(b"{")
+        if start >= 0 and b"wss://" not in line[:start]:
+            yield json.loads(line[start:])
+
+
+def judge(messages: Iterable[dict[str, Any]], symbol: str, snapshot: dict[str, Any]) -> int:
+    """Keep a book of recorded changes; return how many tops the exchange told of it as well."""
+    shown: list[dict[str, Any]] = []
+    gaps: list[dict[str, Any]] = []
+
+    def say(stream: str, payload: bytes) -> None:
+        (gaps if stream == "!recorder" else shown).append(json.loads(payload))
+
+    book = LiveBook(symbol, say, lambda _: None, 0)
+    tops: dict[int, list[float]] = {}
+    is_started = False
+    for message in messages:
+        data = message.get("data", {})
+        if data.get("s") != symbol:
+            continue
+        if "@bookTicker" in message["stream"]:
+            tops[data["u"]] = [float(data[name]) for name in "bBaA"]
+        elif "@depth" in message["stream"]:
+            if not is_started and data["u"] > snapshot["lastUpdateId"]:
+                is_started = True
+                book.start(snapshot)
+            assert book.take(Change.of(data))
+    assert (book.is_whole, len(gaps)) == (True, 2)
+    assert all(each["b"][0][0] < each["a"][0][0] and len(each["b"]) == 20 for each in shown)
+    both = [each for each in shown if each["u"] in tops]
+    assert [[*each["b"][0], *each["a"][0]] for each in both] == [tops[each["u"]] for each in both]
+    return len(both)
+
+
+def test_recorded_changes_of_spot_give_the_books_that_the_exchange_told(shared_data: Path) -> None:
+    messages = list(recorded(shared_data / "raw_captures" / SPOT))
+    (snapshot,) = (message for message in messages if "lastUpdateId" in message)
+    assert judge(messages, "BTCUSDT", snapshot) == 78
+
+
+def test_recorded_changes_of_futures_give_the_books_that_the_exchange_told(
+    shared_data: Path,
+) -> None:
+    rest = shared_data / "raw_messages" / "rest" / "depth_um.jsonl"
+    snapshots = map(json.loads, rest.read_text().splitlines()[3:])
+    messages = list(recorded(shared_data / "raw_captures" / FUTURES))
+    both = [
+        judge(messages, symbol, snapshot)
+        for symbol, snapshot in zip(FUTURES_SYMBOLS, snapshots, strict=False)
+    ]
+    assert both == [1, 0, 3, 4]

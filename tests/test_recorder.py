@@ -110,6 +110,21 @@ def test_whole_recordings_of_the_exchange_become_rows(shared_data: Path) -> None
     assert landed == expected
 
 
+def test_recorded_answers_of_the_exchange_become_rows_and_books(shared_data: Path) -> None:
+    rest = shared_data / "raw_messages" / "rest"
+    candles = (rest / "klines_spot.jsonl").read_bytes().splitlines()
+    answer = b"[" + b",".join(candles) + b"]"
+    assert checked([Frame(NOW_US, "rest:klines:BTCUSDT:15m", answer)]) == (
+        Counter({"klines": len(candles)}),
+        [],
+    )
+    for path in sorted(rest.glob("depth_*.jsonl")):
+        for line in path.read_bytes().splitlines():
+            book = json.loads(line)
+            frame = Frame(NOW_US, "btcusdt@depth20", line)
+            assert (checked([frame])[0]["books"], len(book["bids"]) > 0) == (1, True)
+
+
 def test_only_the_stream_tells_a_partial_book_from_a_change() -> None:
     data = {"e": "depthUpdate", "E": 1, "T": 1, "s": "BTCUSDT", "U": 1, "u": 2, "pu": 0,
             "b": [["1", "1"]], "a": [["2", "1"]]}  # fmt: skip
