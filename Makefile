@@ -50,8 +50,9 @@ bench-ml: $(STAMP) ## training and scoring in the warehouse, beside LightGBM and
 bench-features: $(STAMP) ## speed and memory of the feature families, beside polars, pandas, TA-Lib and a bare GROUP BY
 	@for name in features families alpha158 qlib orderflow refresh history; do env -u TAPEHOUSE_DATABASE $(BIN)/python benchmarks/bench_$$name.py || exit 1; done
 
-bench-recorder: $(STAMP) ## messages a second of the recorder on one core, beside a bare WebSocket reader
+bench-recorder: $(STAMP) ## messages a second of the recorder on one core, and what a day of books takes on disk
 	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/bench_recorder.py
+	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/bench_disk.py
 
 soak: $(STAMP) ## an hour of the exchange at sixty times its speed: nothing lost, memory flat
 	@env -u TAPEHOUSE_DATABASE PYTHONPATH=$(CURDIR) $(BIN)/python benchmarks/soak.py
