@@ -117,7 +117,8 @@ class Staged:
         address = self._cloud.raw(f"landing_{uuid.uuid4().hex}_{name}")
         table = bigquery.Table(address, schema=schema)
         table.expires = datetime.now(UTC) + _LEFTOVERS_EXPIRE_AFTER
-        self._tables[name] = self._cloud.client.create_table(table)
+        # It is there already where the answer to the first request was lost.
+        self._tables[name] = self._cloud.client.create_table(table, exists_ok=True)
         rows = in_order_of(schema, rows)
         try:
             load(self._cloud, table, rows)

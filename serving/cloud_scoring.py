@@ -12,6 +12,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
@@ -37,6 +38,7 @@ from serving.scoring import (
 from serving.window import LATENESS, evaluated, raw_start
 
 _THRESHOLDS = "sig_thresholds"
+_MINUTE = timedelta(minutes=1)
 
 
 def score(settings: Settings, *, now: datetime) -> list[Scored]:
@@ -187,6 +189,10 @@ def merge(cloud: BigQuery, table: bigquery.Table, rows: pa.Table, key: Sequence[
     staged = cloud.client.create_table(staged)
     names = ", ".join(f"`{name}`" for name in schema.names)
     equal = " and ".join(f"present.{name} = fresh.{name}" for name in key)
+    if "opened_at" in key:
+        # Of the table only the days between these constants are read.
+        bars = pc.min_max(rows["opened_at"]).as_py()
+        equal += f" and {_between('present.opened_at', bars['min'], bars['max'] + _MINUTE)}"
     try:
         load(cloud, staged, rows)
         cloud.query(

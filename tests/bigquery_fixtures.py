@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,19 @@ def dbt(target: str, settings: Settings, *arguments: str, **variables: Any) -> s
 
 
 def dbt_process(
-    target: str, settings: Settings, *arguments: str, **variables: Any
+    target: str,
+    settings: Settings,
+    *arguments: str,
+    usual: Mapping[str, Any] = VARIABLES,
+    **variables: Any,
 ) -> subprocess.CompletedProcess[str]:
-    """Run dbt on a warehouse."""
+    """Run dbt on a warehouse, with some variables beside the usual ones of these tests."""
     working = settings.database.parent / f"dbt-{target}"
     environment = {"TAPEHOUSE_DATABASE": str(settings.database)}
     return subprocess.run(
         [
             *(str(Path(sys.executable).parent / "dbt"), "--quiet", *arguments),
-            *("--target", target, "--vars", json.dumps(VARIABLES | variables)),
+            *("--target", target, "--vars", json.dumps({**usual, **variables})),
             *("--project-dir", str(ROOT / "dbt_project"), "--profiles-dir", str(ROOT)),
             *("--target-path", str(working), "--log-path", str(working)),
         ],

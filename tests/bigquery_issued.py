@@ -13,6 +13,7 @@ from ingest.settings import Settings
 
 COMMENT = re.compile(r'/\* (\{"app": "dbt".*?\}) \*/', re.DOTALL)
 MADE = re.compile(r"\s*create or replace (?:table|view) `([^`]+)`")
+UNIT_TEST = '"node_id": "unit_test.'
 # https://cloud.google.com/bigquery/docs/information-schema-partitions
 VIEW = "INFORMATION_SCHEMA.PARTITIONS"
 PARTITIONS: Types = {
@@ -27,6 +28,8 @@ NAMES = {"FLOAT": "FLOAT64", "INTEGER": "INT64", "BOOLEAN": "BOOL"}
 def issued(settings: Settings) -> list[Statement]:
     """Return every statement of dbt over the dataset, in the order in which they were sent.
 
+    Those of unit tests are over no dataset.
+
     Its name is that of the node and two numbers: of the job, and of the statement in its script.
     """
     cloud = BigQuery(settings)
@@ -34,7 +37,8 @@ def issued(settings: Settings) -> list[Statement]:
     jobs = [
         job
         for job in cloud.client.list_jobs(page_size=1_000_000, min_creation_time=lately)
-        if job.job_type == "query" and f"`{settings.bigquery_dataset}`" in job.query
+        if job.job_type == "query"
+        and (f"`{settings.bigquery_dataset}`" in job.query or UNIT_TEST in job.query)
     ]
     jobs.sort(key=lambda job: job.created)
     return [

@@ -1,5 +1,6 @@
 """Every statement of the project as BigQuery gets it, for Google's analyser."""
 
+import csv
 import json
 import os
 import re
@@ -10,7 +11,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from dbt_fixtures import NO_ACCOUNT, NOT_TESTS, OFFLINE_BIGQUERY, run_dbt
+from dbt_fixtures import NO_ACCOUNT, NOT_TESTS, OFFLINE_BIGQUERY, ROOT, run_dbt
 
 Manifest = dict[str, Any]
 Statement = dict[str, Any]
@@ -32,6 +33,9 @@ SEEDS: dict[str, Types] = {
     },
     "strategies": {},
 }
+# The model that describes the datasets of the strategies, and the SQL of one in its own.
+DATASETS = "model.tapehouse.ds_strategies"
+DATASET = re.compile(r"'''((?:(?!''').)*)''' as dataset_sql", re.DOTALL)
 RAW_TYPES = {
     "varchar": "STRING",
     "timestamptz": "TIMESTAMP",
@@ -48,10 +52,10 @@ def compiled_for_bigquery(working: Path, *, changed_from: str | None = None) -> 
 
     A model that is trained has the statement that its materialization sends.
     """
-    variables = ["--vars", json.dumps({"changed_from": changed_from})] if changed_from else []
+    variables = {"changed_from": changed_from} if changed_from else {"strategies": strategies()}
     database = working / "tapehouse.duckdb"
-    models_alone = NOT_TESTS if changed_from else ()
-    run_dbt(database, "compile", *OFFLINE_BIGQUERY, *variables, *models_alone, **NO_ACCOUNT)
+    options = ["--vars", json.dumps(variables), *(NOT_TESTS if changed_from else ())]
+    run_dbt(database, "compile", *OFFLINE_BIGQUERY, *options, **NO_ACCOUNT)
     manifest: Manifest = json.loads((working / "target" / "manifest.json").read_text())
     if not changed_from:
         operation = ("--quiet", "run-operation", "ml_statements", *OFFLINE_BIGQUERY[:2])
@@ -59,6 +63,12 @@ def compiled_for_bigquery(working: Path, *, changed_from: str | None = None) -> 
         for name, statement in json.loads(trained).items():
             manifest["nodes"][f"model.tapehouse.{name}"]["compiled_code"] = statement
     return manifest
+
+
+def strategies() -> list[dict[str, str]]:
+    """Return the rows of the seed `strategies`."""
+    with (ROOT / "dbt_project" / "seeds" / "strategies.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def relation(node: dict[str, Any]) -> str:
@@ -105,18 +115,37 @@ def seed_tables(manifest: Manifest) -> dict[str, Types]:
 
 
 def model_statements(manifest: Manifest) -> list[Statement]:
-    """Return the models, each after those it reads; the relation is the name of what it makes."""
+    """Return the models, each after those it reads; the relation is the name of what it makes.
+
+    The datasets of the strategies stand before what reads the model that describes them.
+    """
     models = nodes_of(manifest, "model")
     parents = {key: node["depends_on"]["nodes"] for key, node in models.items()}
-    return [
-        {
-            "relation": relation(models[key]),
-            "sql": flat(models[key]["compiled_code"]),
-            "reads": reads(manifest, models[key]),
+    datasets = list(dataset_statements(models[DATASETS], manifest))
+    made = [statement["relation"] for statement in datasets]
+    statements = []
+    for key in (key for key in TopologicalSorter(parents).static_order() if key in models):
+        statements.append(
+            {
+                "relation": relation(models[key]),
+                "sql": flat(models[key]["compiled_code"]),
+                "reads": reads(manifest, models[key]) + (made if DATASETS in parents[key] else []),
+            }
+        )
+        if key == DATASETS:
+            statements += datasets
+    return statements
+
+
+def dataset_statements(model: dict[str, Any], manifest: Manifest) -> Iterator[Statement]:
+    """Yield what makes the dataset of each strategy."""
+    found = DATASET.findall(model["compiled_code"])
+    for strategy, sql in zip(strategies(), found, strict=True):
+        yield {
+            "relation": relation(model).replace("ds_strategies", f"ds_{strategy['name']}"),
+            "sql": flat(sql),
+            "reads": reads(manifest, model),
         }
-        for key in TopologicalSorter(parents).static_order()
-        if key in models
-    ]
 
 
 def refresh_statements(manifest: Manifest) -> Iterator[Statement]:

@@ -3,6 +3,7 @@
 import http.client
 import json
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
@@ -21,10 +22,10 @@ _REASONS = {429: "rateLimitExceeded", 503: "backendError"}
 class Wire:
     """Where the wire begins, and what it does.
 
-    ``refuse`` maps the end of a gRPC method's name, or a part of a REST path, to the codes that
-    its next requests get instead of an answer; ``lose`` to how many answers are lost on the way
-    back; ``hold`` to how many more requests pass and an event: that of the next is set, and the
-    request waits for ever.
+    ``refuse`` maps the end of a gRPC method's name, or a part of a REST request such as
+    ``POST /upload``, to the codes that its next requests get instead of an answer; ``lose`` to how
+    many answers are lost on the way back; ``hold`` to how many more requests pass and an event:
+    that of the next is set, and the request waits for ever.
     """
 
     rest: str = ""
@@ -82,6 +83,9 @@ class _Storage(grpc.GenericRpcHandler):  # type: ignore[misc]
             answers = getattr(self._channel, arity)(details.method)(request, metadata=routing)
             for answer in [answers] if arity == "unary_unary" else answers:
                 if self._wire.loses(details.method):
+                    if arity == "unary_stream":
+                        # An emulator whose stream is left does not end.
+                        deque(answers, maxlen=0)
                     context.abort(grpc.StatusCode.UNAVAILABLE, "the answer was lost")
                 yield answer
 
@@ -92,21 +96,26 @@ def _rest(wire: Wire, address: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def _forward(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            if code := wire.refusal(self.path):
-                reason = {"reason": _REASONS[code], "message": "a fault of the test"}
-                error = {"error": {"code": code, "message": "a fault", "errors": [reason]}}
-                self._answer(
-                    code, [("Content-Type", "application/json")], json.dumps(error).encode()
-                )
+            request = f"{self.command} {self.path}"
+            if code := wire.refusal(request):
+                self._refuse(code)
                 return
             headers = {k: v for k, v in self.headers.items() if k.lower() != "accept-encoding"}
             with closing(http.client.HTTPConnection(address)) as connection:
                 connection.request(self.command, self.path, body, headers)
                 answer = connection.getresponse()
                 content = answer.read()
+            if wire.loses(request):
+                self._refuse(503)
+                return
             # Whoever asked may have been killed.
             with suppress(BrokenPipeError, ConnectionResetError):
                 self._answer(answer.status, answer.getheaders(), content)
+
+        def _refuse(self, code: int) -> None:
+            reason = {"reason": _REASONS[code], "message": "a fault of the test"}
+            error = {"error": {"code": code, "message": "a fault", "errors": [reason]}}
+            self._answer(code, [("Content-Type", "application/json")], json.dumps(error).encode())
 
         def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
             self.send_response(status)

@@ -159,3 +159,36 @@ def test_a_killed_load_leaves_all_of_it_or_nothing(
     assert ingest_files(cloud_settings, "funding", [file]).row_count == 1
     counts = "select (select count(*) from funding), (select count(*) from landings)"
     assert rows_of(cloud_settings, counts) == [(1, 1)]
+
+
+@pytest.mark.parametrize("fault", ["refused", "lost"])
+def test_a_load_is_repeated_where_requests_fail_and_lands_once(
+    cloud_settings: Settings, wire: Wire, tmp_path: Path, fault: str
+) -> None:
+    if fault == "refused":
+        wire.refuse |= {"/tables": [429], "POST /upload": [503], "PUT /upload": [503]}
+        wire.refuse |= {"/jobs": [429, 503], "/queries": [429]}
+    else:
+        # The emulator forgets an upload that is complete, so the answer to its PUT is not lost.
+        wire.lose |= {"/tables": 2, "POST /upload": 1, "/jobs": 2, "/queries": 1}
+    file = tmp_path / "BTCUSDT-fundingRate-2024-01.csv"
+    file.write_text("funding_time,funding_rate\n1704067200000,0.0001\n1704096000000,0.0002\n")
+    assert ingest_files(cloud_settings, "funding", [file]).row_count == 2
+    assert not any([*wire.refuse.values(), *wire.lose.values()])
+    counts = "select (select count(*) from funding), (select sum(row_count) from landings)"
+    assert rows_of(cloud_settings, counts) == [(2, 2)]
+
+
+def test_a_read_goes_on_where_it_broke(cloud_settings: Settings, wire: Wire) -> None:
+    cloud = BigQuery(cloud_settings)
+    cloud.create_raw_tables()
+    cloud.query(
+        "insert into trades (symbol, trade_id) "
+        "select 'BTCUSDT', number from unnest(generate_array(1, 200000)) as number"
+    )
+    wire.refuse["ReadRows"] = [UNAVAILABLE]
+    wire.refuse["CreateReadSession"] = [UNAVAILABLE]
+    wire.lose["ReadRows"] = 2
+    found = cloud.rows(cloud.raw("trades"), columns=["trade_id"])["trade_id"].to_pylist()
+    assert sorted(found) == list(range(1, 200001))
+    assert not any([*wire.refuse.values(), *wire.lose.values()])

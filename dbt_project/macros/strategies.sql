@@ -144,7 +144,7 @@ model's own table: these rows, and what is in the datasets. Tables of rows that 
             {%- do exceptions.raise_compiler_error(relation ~ ' was not made by ds_strategies: drop it, or name the strategy otherwise') -%}
         {%- endif -%}
         {% call statement(definition['name']) -%}
-            create or replace table {{ relation }} as {{ definition['dataset_sql'] }}
+            create or replace table {{ relation }} {{ dataset_layout() }} as {{ definition['dataset_sql'] }}
         {%- endcall %}
     {%- endfor -%}
     {%- for name in made if name not in definitions.columns['name'].values() -%}
@@ -165,6 +165,14 @@ model's own table: these rows, and what is in the datasets. Tables of rows that 
 
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
+
+
+{# How a dataset's table lies: on BigQuery a partition for each day, as dbt makes that of every other table of bars. #}
+{% macro dataset_layout() %}{{ return(adapter.dispatch('dataset_layout', 'tapehouse')()) }}{% endmacro %}
+
+{% macro default__dataset_layout() %}{% endmacro %}
+
+{% macro bigquery__dataset_layout() %}partition by timestamp_trunc(opened_at, day) cluster by symbol{% endmacro %}
 
 
 {# The definitions of datasets with what is in them: one row each. #}

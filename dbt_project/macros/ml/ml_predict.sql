@@ -140,9 +140,9 @@
 
 
 {# What is known of the ONNX file that a model is on BigQuery: path, features, classes and more, as `tapehouse models export` prints it. From the
-   variable `imported_models` or the model's configuration; none of a model that BigQuery trains. #}
+   variable `imported_models` or the model's configuration; none of a model that BigQuery trains. In a unit test a model is rows under its name. #}
 {% macro ml_imported(model) %}
-    {{- return((var('imported_models') or {}).get(model.identifier) or ml_option(model, 'imported', none)) -}}
+    {{- return((var('imported_models') or {}).get(model.identifier | replace('__dbt__cte__', '')) or ml_option(model, 'imported', none)) -}}
 {% endmacro %}
 
 
