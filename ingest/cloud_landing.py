@@ -22,7 +22,7 @@ from google.cloud import bigquery
 
 from ingest.batches import Batch, Entry, ledger_rows
 from ingest.bigquery import BigQuery, told
-from ingest.clients import LABELS
+from ingest.clients import LABELS, CloudError
 from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
 from ingest.storage_write import append, commit
@@ -114,12 +114,12 @@ class Staged:
         if not rows.num_rows:
             return {}
         schema = self._cloud.client.get_table(self._cloud.raw(name)).schema
+        rows = in_order_of(self._cloud.raw(name), schema, rows)
         address = self._cloud.raw(f"landing_{uuid.uuid4().hex}_{name}")
         table = bigquery.Table(address, schema=schema)
         table.expires = datetime.now(UTC) + _LEFTOVERS_EXPIRE_AFTER
         # It is there already where the answer to the first request was lost.
         self._tables[name] = self._cloud.client.create_table(table, exists_ok=True)
-        rows = in_order_of(schema, rows)
         try:
             load(self._cloud, table, rows)
         except BadRequest:
@@ -142,11 +142,28 @@ class Staged:
         self._cloud.query(";\n".join(statements))
 
 
-def in_order_of(schema: Sequence[bigquery.SchemaField], rows: pa.Table) -> pa.Table:
-    """Return rows with the columns of a table as it is there; those it has beyond ours are null."""
+def in_order_of(
+    table: bigquery.TableReference, schema: Sequence[bigquery.SchemaField], rows: pa.Table
+) -> pa.Table:
+    """Return rows with the columns of a table as it is there; those it has beyond ours are null.
+
+    Raises
+    ------
+    CloudError
+        If the table, made by an older version, has no column for some of the values.
+    """
+    present = {field.name for field in schema}
+    if lacking := [name for name in rows.column_names if name not in present]:
+        added = [f for f in raw_tables()[table.table_id].schema if f.name in lacking]
+        clauses = ", ".join(f"add column `{f.name}` {_type_name(f)}" for f in added)
+        raise CloudError(f"{table} is of an older version: alter table `{table}` {clauses}")
     absent = pa.nulls(rows.num_rows, pa.string())
     names = rows.column_names
     return pa.table({f.name: rows[f.name] if f.name in names else absent for f in schema})
+
+
+def _type_name(field: bigquery.SchemaField) -> str:
+    return f"array<{field.field_type}>" if field.mode == "REPEATED" else field.field_type
 
 
 def dead_letters(

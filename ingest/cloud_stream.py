@@ -127,7 +127,7 @@ def _append(cloud: BigQuery, streams: dict[str, str], name: str, rows: pa.Table)
     refused: dict[int, str] = {}
     if rows.num_rows:
         schema = cloud.client.get_table(cloud.raw(name)).schema
-        appended = append(cloud.writer, cloud.raw(name), in_order_of(schema, rows))
+        appended = append(cloud.writer, cloud.raw(name), in_order_of(cloud.raw(name), schema, rows))
         streams[name], refused = appended.stream, appended.refused
     return dead_letters(name, rows, refused)[1]
 

@@ -24,7 +24,6 @@ from ingest.settings import Settings
 from ml import onnx_model, registry
 from serving.manifest import Lineage, Source, compiled_manifest, dataset, lineage
 from serving.scoring import (
-    BUILD_FIRST,
     KEY,
     NotReadyError,
     Scored,
@@ -56,7 +55,10 @@ def score(settings: Settings, *, now: datetime) -> list[Scored]:
     with warehouse.reading(settings.database, timeout_s=timeout_s) as connection:
         deployed = [_Deployed(settings, connection, m) for m in registry.active_models(connection)]
     if not deployed:
-        raise NotReadyError(f"{settings.database} has no active model: {BUILD_FIRST}")
+        raise NotReadyError(
+            f"{settings.database}, whose models score BigQuery's rows too, has no active one: "
+            "run `dbt build --project-dir dbt_project --target duckdb` first"
+        )
     manifest = compiled_manifest(settings.database, [each.model.name for each in deployed])
     with told(f"cannot score in {cloud.client.project}.{cloud.dataset}"):
         return [

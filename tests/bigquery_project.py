@@ -13,6 +13,9 @@ from typing import Any
 
 from dbt_fixtures import NO_ACCOUNT, NOT_TESTS, OFFLINE_BIGQUERY, ROOT, run_dbt
 
+from ingest.checksums import digest_sql
+from ingest.raw_tables import raw_tables as definitions
+
 Manifest = dict[str, Any]
 Statement = dict[str, Any]
 Types = dict[str, str]
@@ -183,6 +186,19 @@ def analysis_statements(manifest: Manifest) -> Iterator[Statement]:
             "relation": f"analysis {node['name']}",
             "sql": flat(node["compiled_code"]),
             "reads": reads(manifest, node),
+        }
+
+
+def checksum_statements(manifest: Manifest) -> Iterator[Statement]:
+    """Yield what a sync asks of each raw table, named `checksums of <table>`."""
+    for source in manifest["sources"].values():
+        name = relation(source)
+        sql = digest_sql(definitions()[source["name"]], f"`{name}`", "bigquery")
+        moment = "timestamp '2025-06-01'"
+        yield {
+            "relation": f"checksums of {source['name']}",
+            "sql": sql.replace("@start", moment).replace("@end", moment),
+            "reads": [name],
         }
 
 

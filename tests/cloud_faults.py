@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import grpc
 from bigquery_emulator import Emulator
 
+_UNLIMITED = [(f"grpc.max_{way}_message_length", -1) for way in ("receive", "send")]
 _REASONS = {429: "rateLimitExceeded", 503: "backendError"}
 
 
@@ -25,7 +26,8 @@ class Wire:
     ``refuse`` maps the end of a gRPC method's name, or a part of a REST request such as
     ``POST /upload``, to the codes that its next requests get instead of an answer; ``lose`` to how
     many answers are lost on the way back; ``hold`` to how many more requests pass and an event:
-    that of the next is set, and the request waits for ever.
+    that of the next is set, and the request waits for ever. ``jobs`` are the configurations of the
+    jobs that were asked for.
     """
 
     rest: str = ""
@@ -33,6 +35,7 @@ class Wire:
     refuse: dict[str, list[Any]] = field(default_factory=dict)
     lose: dict[str, int] = field(default_factory=dict)
     hold: dict[str, tuple[int, threading.Event]] = field(default_factory=dict)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -100,6 +103,8 @@ def _rest(wire: Wire, address: str) -> type[BaseHTTPRequestHandler]:
             if code := wire.refusal(request):
                 self._refuse(code)
                 return
+            if request.startswith("POST /bigquery") and urlsplit(self.path).path.endswith("/jobs"):
+                wire.jobs.append(json.loads(body))
             headers = {k: v for k, v in self.headers.items() if k.lower() != "accept-encoding"}
             with closing(http.client.HTTPConnection(address)) as connection:
                 connection.request(self.command, self.path, body, headers)
@@ -138,8 +143,8 @@ def _rest(wire: Wire, address: str) -> type[BaseHTTPRequestHandler]:
 def faulty(emulator: Emulator) -> Iterator[Wire]:
     """Put a wire in front of an emulator."""
     wire = Wire()
-    channel = grpc.insecure_channel(emulator.grpc)
-    storage = grpc.server(ThreadPoolExecutor(8))
+    channel = grpc.insecure_channel(emulator.grpc, options=_UNLIMITED)
+    storage = grpc.server(ThreadPoolExecutor(8), options=_UNLIMITED)
     storage.add_generic_rpc_handlers((_Storage(wire, channel),))
     wire.grpc = f"127.0.0.1:{storage.add_insecure_port('127.0.0.1:0')}"
     storage.start()

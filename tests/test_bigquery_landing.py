@@ -5,19 +5,32 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from cloud_fixtures import rows_of
 from google.cloud import bigquery
 
-from ingest.bigquery import BigQuery
+from ingest.bigquery import BigQuery, arrow_type
+from ingest.clients import CloudError
+from ingest.cloud_landing import Staged
 from ingest.files import ingest_files
 from ingest.history import ingest_history
+from ingest.outbox import SCHEMAS
 from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator, simulator
+from ingest.storage_write import append, commit
 
 START = datetime(2024, 12, 30, tzinfo=UTC)
 SYMBOLS = ["BTCUSDT", "XRPUSDT"]
+VALUES = {
+    pa.string(): "ä'\"|\n",
+    pa.float64(): 0.1,
+    pa.int64(): 2**53 + 1,
+    pa.bool_(): True,
+    pa.timestamp("us", "UTC"): START + timedelta(microseconds=1),
+}
+VALUES |= {pa.list_(kind): [value, value] for kind, value in VALUES.items()}
 LINE = "{time},10,12,9,11,3,{close},33,5,1,11,0"
 
 
@@ -82,6 +95,42 @@ def test_every_raw_table_is_there_by_day_and_symbol(cloud_settings: Settings) ->
         "landings": ("landed_at", ["symbol"]),
     }
     assert {name: found[name][2:] for name in expected} == expected
+
+
+def test_every_raw_table_takes_a_whole_row_by_a_load_job_and_by_a_stream(
+    cloud_settings: Settings,
+) -> None:
+    cloud = BigQuery(cloud_settings)
+    cloud.create_raw_tables()
+    rows = {
+        table.name: pa.table(
+            {
+                field.name: pa.array([VALUES[kind]], kind)
+                for field in table.schema
+                if (kind := arrow_type(field))
+            }
+        )
+        for table in raw_tables().values()
+    }
+    with Staged(cloud) as staged:
+        assert [staged.add(name, table) for name, table in rows.items()] == [{}] * len(rows)
+        staged.insert()
+    for name, table in rows.items():
+        appended = append(cloud.writer, cloud.raw(name), table)
+        assert appended.refused == {}
+        commit(cloud.writer, cloud.raw(name), appended.stream)
+        assert cloud.rows(cloud.raw(name)).equals(pa.concat_tables([table, table]))
+
+
+def test_a_table_of_an_older_version_says_what_it_lacks(cloud_settings: Settings) -> None:
+    cloud = BigQuery(cloud_settings)
+    cloud.create_raw_tables()
+    cloud.client.delete_table(cloud.raw("signals"))
+    older = [field for field in raw_tables()["signals"].schema if field.name != "probabilities"]
+    cloud.client.create_table(bigquery.Table(cloud.raw("signals"), schema=older))
+    rows = SCHEMAS["signals"].empty_table()
+    with Staged(cloud) as staged, pytest.raises(CloudError, match="add column `probabilities` STR"):
+        staged.add("signals", pa.Table.from_pylist([{"symbol": "BTCUSDT"}], rows.schema))
 
 
 def test_history_lands_once_and_goes_on_where_it_ended(

@@ -10,10 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+import pyarrow as pa
 import pytest
 from bigquery_emulator import Emulator
+from bigquery_status import IS_WHOLE
 from cloud_faults import Wire, faulty
 from cloud_fixtures import rows_of
+from dbt_fixtures import run_dbt
 from google.cloud import bigquery
 
 from ingest import storage_write
@@ -21,6 +24,7 @@ from ingest.bigquery import BigQuery
 from ingest.drain import drain
 from ingest.files import ingest_files
 from ingest.landing import Progress, land_frames
+from ingest.outbox import SCHEMAS, served
 from ingest.raw_tables import raw_tables
 from ingest.segment_writer import SegmentWriter
 from ingest.segments import START, Cursor, Frame
@@ -77,6 +81,32 @@ def test_frames_land_once_also_while_the_log_grows(cloud_settings: Settings) -> 
     assert landed(cloud_settings) == ([1, 2, 3], [(2, 1), (1, 0)])
     ((kind, reason),) = rows_of(cloud_settings, "select kind, reason from raw_rejects")
     assert (kind, reason.split(":")[0]) == ("frames", "btcusdt@aggTrade")
+
+
+def test_what_the_loop_said_lands_with_its_features(cloud_settings: Settings) -> None:
+    at = datetime(2024, 1, 2, tzinfo=UTC)
+    said = {
+        "signals": [
+            {
+                "model_name": "ml",
+                "symbol": "BTCUSDT",
+                "probability": 0.1,
+                "signal": 1,
+                "closed_at": at,
+            }
+        ],
+        "served_features": [
+            {"dataset": "ds", "symbol": "BTCUSDT", "features": "[0.1]", "closed_at": at}
+        ],
+    }
+    tables = {name: pa.Table.from_pylist(rows, SCHEMAS[name]) for name, rows in said.items()}
+    with SegmentWriter(cloud_settings.outbox_directory) as log:
+        log.append(served(tables, at=NOW_US))
+    assert (drain(cloud_settings).row_count, drain(cloud_settings).row_count) == (2, 0)
+    for name, (row,) in said.items():
+        assert rows_of(cloud_settings, f"select {', '.join(row)} from {name}") == [
+            tuple(row.values())
+        ]
 
 
 def test_landing_that_lost_a_race_does_nothing(cloud_settings: Settings) -> None:
@@ -192,3 +222,22 @@ def test_a_read_goes_on_where_it_broke(cloud_settings: Settings, wire: Wire) -> 
     found = cloud.rows(cloud.raw("trades"), columns=["trade_id"])["trade_id"].to_pylist()
     assert sorted(found) == list(range(1, 200001))
     assert not any([*wire.refuse.values(), *wire.lose.values()])
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="starts dbt: `make test-bigquery` runs it")
+def test_a_job_of_dbt_has_labels_a_limit_of_bytes_and_a_place(
+    cloud_settings: Settings, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAPEHOUSE_BIGQUERY_MAXIMUM_BYTES", "5000000000")
+    monkeypatch.setenv("TAPEHOUSE_BIGQUERY_LOCATION", "europe-west3")
+    monkeypatch.setenv("TAPEHOUSE_BIGQUERY_THREADS", "1")
+    BigQuery(cloud_settings).create_raw_tables()
+    wire.jobs.clear()
+    run_dbt(cloud_settings.database, "run", "--select", "stg_klines", "--target", "bigquery")
+    ours = [job for job in wire.jobs if "stg_klines" in job["configuration"]["query"]["query"]]
+    assert ours
+    for job in ours:
+        configuration = job["configuration"]
+        assert configuration["query"]["maximumBytesBilled"] == "5000000000"
+        assert {"app", "node_id", "dbt_invocation_id"} <= configuration["labels"].keys()
+        assert job["jobReference"]["location"] == "europe-west3"

@@ -13,6 +13,7 @@ from bigquery_project import (
     Statement,
     analysed,
     analysis_statements,
+    checksum_statements,
     compiled_for_bigquery,
     model_statements,
     nodes_of,
@@ -82,6 +83,7 @@ def analysis(rebuilt: Manifest, project_root: Path, request: pytest.FixtureReque
         *(refresh_statements(request.getfixturevalue("refreshed")) if IS_WHOLE else ()),
         *statements_of_tests(rebuilt),
         *analysis_statements(rebuilt),
+        *checksum_statements(rebuilt),
     ]
     planted = [{"relation": name, "sql": sql, "reads": ["t"]} for name, sql in DUCKDB_ONLY.items()]
     if IS_WHOLE:
@@ -126,6 +128,7 @@ def test_every_kind_of_statement_was_looked_at(analysis: Results, rebuilt: Manif
         if IS_WHOLE and node["config"]["materialized"] == "incremental"
     }
     wanted |= {f"analysis {node['name']}" for node in nodes_of(rebuilt, "analysis").values()}
+    wanted |= {f"checksums of {source['name']}" for source in rebuilt["sources"].values()}
     assert wanted - analysis.keys() == set()
     assert len([name for name in analysis if name.startswith("tests of ")]) > 50
 

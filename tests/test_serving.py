@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from bigquery_emulator import Emulator
+from cloud_faults import faulty
 from dbt_fixtures import run_dbt
 from google.cloud import bigquery
 from serving_fixtures import (
@@ -192,18 +195,35 @@ def test_a_window_starts_at_midnight_of_the_day_that_is_needed() -> None:
 
 
 def test_bars_in_bigquery_get_the_signals_of_the_local_warehouse(
-    settings: Settings, market: Market, cloud_settings: Settings
+    settings: Settings, market: Market, cloud_settings: Settings, bigquery_emulator: Emulator
 ) -> None:
     where = cloud_settings.model_copy(update={"database": settings.database})
     last_day = start_of_last_day(market)
     sync(where, "bigquery", tables=["klines", "trades", "books", "funding"])
     deploy(where, f"opened_at < timestamp '{last_day}'")
+    if os.environ["TAPEHOUSE_BIGQUERY_PROJECT"] == bigquery_emulator.project:
+        kill_while_it_scores(where, bigquery_emulator)
+        assert cloud_signals(where, last_day) == []
     (scored,) = score_bars(where, now=NOW)
     expected = [row for row in signals(settings) if row[4] >= last_day]
     assert (scored.bars, scored.skipped) == (len(expected), 0)
     assert scored.bars == len(SYMBOLS) * 288
     assert cloud_signals(where, last_day) == expected
     assert score_bars(where, now=NOW + timedelta(1))[0].bars == 0
+
+
+def kill_while_it_scores(where: Settings, emulator: Emulator) -> None:
+    """Kill the job when it has merged the thresholds, and the predictions are loaded and not merged."""
+    command = [sys.executable, "-m", "orchestration.cli", "score", "--target", "bigquery"]
+    with faulty(emulator) as wire:
+        has_come = threading.Event()
+        wire.hold["POST /bigquery/v2/projects/tapehouse-emulated/jobs"] = (1, has_come)
+        environment = os.environ | wire.environment | {"TAPEHOUSE_DATABASE": str(where.database)}
+        with subprocess.Popen(command, env=environment) as process:
+            while not has_come.wait(0.05) and process.poll() is None:
+                pass
+            process.kill()
+        assert process.returncode == -9
 
 
 def test_scoring_in_bigquery_says_what_to_build_first(
