@@ -16,14 +16,27 @@ Written so that both understand it:
 - UNIX_SECONDS rounds, where BigQuery's goes down: UNIX_MICROS is exact.
 - Strings with escaped quotes are not read: SQL in a table stands in three double quotes.
 
-Columns that are allowed to differ, with the reason:
+Columns of tables and analyses that are allowed to differ, with the reason:
 """
 
 STATEMENT = "the SQL of a dataset, in the words of the engine"
 SERIES_KEY = "a fingerprint of a series' names that only orders rows; each engine has its own"
 SINGLE = "features of datasets have single precision on DuckDB, BigQuery has no such type"
+ORDER = "the order of a hash of a bar's names, by which rows are drawn; each engine has its own"
 EXPECTED = {
     "ds_strategies.dataset_sql": STATEMENT,
+    "qlt_values.position": ORDER,
+    **dict.fromkeys(
+        (
+            f"feature_quality.{name}"
+            for name in (
+                *("place", "flags", "information_above_chance", "mutual_information"),
+                *("mutual_information_of_chance", "correlation", "rank_correlation"),
+                *("psi", "collinear_feature", "collinearity"),
+            )
+        ),
+        SINGLE,
+    ),
     **dict.fromkeys(
         (
             *(f"qlt_collinearity.{name}" for name in ("collinear_feature", "collinearity")),

@@ -26,6 +26,7 @@ def correct() -> None:
     from bqemulator.domain.result import Ok
     from bqemulator.sql import inner_query, translator
     from sqlglot import exp
+    from sqlglot.dialects.bigquery import BigQuery
     from sqlglot.dialects.duckdb import DuckDB
 
     translate = translator.SQLTranslator.translate
@@ -49,6 +50,8 @@ def correct() -> None:
     # Written without their own brackets they lose them inside of a product.
     DuckDB.Generator.TRANSFORMS[exp.Mod] = between_brackets("%")
     DuckDB.Generator.TRANSFORMS[exp.IntDiv] = between_brackets("//")
+    # To find arrays that are named like tables, of which there are none, it copies every query.
+    BigQuery.Parser.SUPPORTS_IMPLICIT_UNNEST = False
     # Views are DuckDB's own too: no need to write a statement anew with their text in it.
     inner_query.rewrite_for_row_access = lambda sql, **_: sql
 

@@ -213,7 +213,7 @@ def test_bars_in_bigquery_get_the_signals_of_the_local_warehouse(
 
 
 def kill_while_it_scores(where: Settings, emulator: Emulator) -> None:
-    """Kill the job when it has merged the thresholds, and the predictions are loaded and not merged."""
+    """Kill the job between its two merges: of thresholds, and of predictions that are loaded."""
     command = [sys.executable, "-m", "orchestration.cli", "score", "--target", "bigquery"]
     with faulty(emulator) as wire:
         has_come = threading.Event()

@@ -97,10 +97,10 @@ performances as (
         measure,
         {{ candidate }},
         judged_profit_sum,
-        {# Twelve digits, so that equal profits are a tie in whatever order they were added. #}
+        {# Nine digits, so that equal profits are a tie in whatever order they were added. #}
         {% for half in ['chosen', 'judged'] -%}
             round(coalesce({{ safe_divide(half ~ '_profit_sum', 'sqrt(greatest('
-                ~ half ~ '_hour_count * ' ~ half ~ '_square_sum - power(' ~ half ~ '_profit_sum, 2), 0))') }}, 0), 12)
+                ~ half ~ '_hour_count * ' ~ half ~ '_square_sum - power(' ~ half ~ '_profit_sum, 2), 0))') }}, 0), 9)
                 as {{ half }}_ratio{{ ',' if not loop.last }}
         {% endfor %}
     from halves
