@@ -84,6 +84,8 @@ class Prediction:
 def skew(connection: duckdb.DuckDBPyConnection) -> list[Skew]:
     """Compare every served feature with the batch's, worst first.
 
+    Bars newer than any that the batch has were served since it was built, and are not compared.
+
     Raises
     ------
     NothingServedError
@@ -229,7 +231,9 @@ def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Skew]:
                 count(*) filter (where served.opened_at is null) as missing_count,
                 count(*) filter (where batch.opened_at is null) as extra_count,
                 max(abs(served.value - batch.value)) as worst
-            from served full join batch using (feature, {KEY})
+            from (from served where opened_at <= (select max(opened_at) from main.{dataset}))
+                as served
+            full join batch using (feature, {KEY})
             group by feature
         ),
         chosen as (
@@ -238,8 +242,10 @@ def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Skew]:
         ),
         training as (from chosen unpivot (value for feature in ({names}))),
         drift as ({_psi("feature", "value", "served", "training")})
-        select feature, row_count, mismatch_count, missing_count, extra_count, worst, psi
-        from compared left join drift using (feature)
+        select
+            feature, coalesce(row_count, 0), coalesce(mismatch_count, 0),
+            coalesce(missing_count, 0), coalesce(extra_count, 0), worst, psi
+        from names left join compared using (feature) left join drift using (feature)
         """
     ).fetchall()
     return [Skew(dataset, *row) for row in rows]

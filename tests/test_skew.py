@@ -166,6 +166,20 @@ def test_bars_that_were_not_served_or_should_not_have_been_are_counted(settings:
     assert (is_same, shown["missing"], shown["extra"], exit_code()) == (False, 2, 1, 1)
 
 
+@pytest.mark.parametrize("built", [0, 20])
+def test_what_was_served_since_the_batch_was_built_is_not_compared(
+    settings: Settings, built: int
+) -> None:
+    change(
+        settings,
+        "delete from ds_planted where opened_at >= (select opened_at::timestamp "
+        f"from raw.served_features order by 1 limit 1 offset {built})",
+    )
+    features, _ = measured(settings)
+    assert {(row.rows, row.missing, row.extra) for row in features.values()} == {(built, 0, 0)}
+    assert (checked(settings)[0], exit_code()) == (True, 0)
+
+
 def test_another_answer_than_the_batchs_is_skew(settings: Settings) -> None:
     change(
         settings,
