@@ -235,15 +235,16 @@ def read_segment(directory: Path, number: int) -> Iterator[list[Frame]]:
 
 
 def oldest_since(directory: Path, received_at: int) -> Cursor:
-    """Return a place before every frame received since then (epoch microseconds)."""
-    cursor = START
-    for number in segments(directory):
+    """Return a place before every frame received since then (epoch microseconds).
+
+    Looked for from the end: frames lie in the order of their arrival.
+    """
+    for number in reversed(segments(directory)):
         with SegmentReader(directory, Cursor(number, HEADER.size), last=number) as reader:
             first = reader.read(limit=1)
-        if first and first[0].received_at >= received_at:
-            break
-        cursor = Cursor(number, HEADER.size)
-    return cursor
+        if first and first[0].received_at < received_at:
+            return Cursor(number, HEADER.size)
+    return START
 
 
 def prune(directory: Path, before: int, *, excess: float) -> int:

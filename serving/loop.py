@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ingest import health, logs
 from ingest.intervals import INTERVALS_US, MINUTE_US
-from ingest.segments import Frame, SegmentReader
+from ingest.segments import Frame, SegmentReader, oldest_since
 from ingest.settings import Settings
 from serving.bars import Close, Closes
 from serving.models import Probabilities
@@ -86,8 +86,8 @@ class Loop:
         self._sources = {source.name: source for source in prepared.plan.sources}
         self._tape = Tape(settings.exchange, settings.market, list(self._sources))
         self._exit.callback(self._tape.close)
-        directory = settings.segments_directory / settings.market
-        self._reader = self._exit.enter_context(SegmentReader(directory))
+        self._market = settings.market
+        self._log = settings.segments_directory / settings.market
         self._outbox = self._exit.enter_context(Outbox(settings.outbox_directory, prepared.signals))
         self._closes = Closes(prepared.intervals, STRAGGLERS)
         self._heard_us = 0
@@ -114,7 +114,10 @@ class Loop:
 
     def start(self, landed: Mapping[str, pa.Table]) -> None:
         """Begin with the rows of the warehouse, by relation, and what was heard since."""
-        landed_us = max((_last_heard(rows) for rows in landed.values()), default=0)
+        log = f"websocket:{self._market}@"
+        landed_us = max((_last_heard(rows, log) for rows in landed.values()), default=0)
+        place = oldest_since(self._log, landed_us - _OVERLAP_US)
+        self._reader = self._exit.enter_context(SegmentReader(self._log, place))
         parts = {relation: [rows] for relation, rows in landed.items()}
         while frames := self._reader.read():
             self._hear([frame for frame in frames if frame.received_at > landed_us - _OVERLAP_US])
@@ -285,8 +288,8 @@ class Loop:
         return _EPOCH + timedelta(microseconds=self._heard_us)
 
 
-def _last_heard(rows: pa.Table) -> int:
-    """Return when the last of the landed rows was heard live, epoch microseconds."""
-    live = rows.filter(pc.fill_null(pc.starts_with(rows["source"], "websocket"), False))
+def _last_heard(rows: pa.Table, log: str) -> int:
+    """Return when the last of a log's rows that have landed was heard, epoch microseconds."""
+    live = rows.filter(pc.fill_null(pc.starts_with(rows["source"], log), False))
     newest = pc.max(live["received_at"]).as_py() if len(live) else None
     return 0 if newest is None else int(newest.timestamp() * 1e6)

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from ingest.segment_writer import LogBusyError, SegmentWriter
-from ingest.segments import START, Cursor, Frame, SegmentReader, encode, prune, segments
+from ingest.segments import (
+    START,
+    Cursor,
+    Frame,
+    SegmentReader,
+    encode,
+    oldest_since,
+    prune,
+    segments,
+)
 from ingest.settings import PROJECT_ROOT
 
 NUMBERING = """
@@ -148,6 +157,23 @@ def test_pruning_keeps_what_was_not_asked_for_and_the_newest(tmp_path: Path) -> 
         assert reader.read() == frames(2, start=1)
     prune(tmp_path, third + 1, excess=1_000_000)
     assert list(segments(tmp_path)) == [third]
+
+
+def test_the_place_before_what_was_received_since_is_found_from_the_end(tmp_path: Path) -> None:
+    assert oldest_since(tmp_path, 5) == START
+    with SegmentWriter(tmp_path) as writer:
+        for first in (10, 20, 30):
+            writer.append_all([Frame(first + more, "s", b"x") for more in range(3)])
+            writer.seal()
+    numbers = list(segments(tmp_path))
+    for received_at, number in ((31, 2), (30, 1), (21, 1), (20, 0), (11, 0)):
+        assert oldest_since(tmp_path, received_at).segment == numbers[number]
+        with SegmentReader(tmp_path, oldest_since(tmp_path, received_at)) as reader:
+            assert {frame.received_at for frame in reader.read()} >= {received_at, 32}
+    assert oldest_since(tmp_path, 10) == START
+    # What lies before it is not even opened.
+    segments(tmp_path)[numbers[0]].write_bytes(b"torn")
+    assert oldest_since(tmp_path, 25).segment == numbers[1]
 
 
 def test_numbers_never_come_back(tmp_path: Path) -> None:
