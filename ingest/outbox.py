@@ -1,6 +1,5 @@
 """The outbox: what the scoring loop said, as rows of the raw tables."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -48,12 +47,12 @@ SCHEMAS = {
 def served(tables: Mapping[str, pa.Table], *, at: int) -> Frame:
     """Return the frame that says rows of the raw tables; ``at`` is epoch microseconds."""
     said = {name: rows.cast(_counted(SCHEMAS[name])).to_pydict() for name, rows in tables.items()}
-    return Frame(at, SERVED, json.dumps(said, separators=(",", ":"), allow_nan=False).encode())
+    return Frame(at, SERVED, orjson.dumps(said))
 
 
 def started(versions: Sequence[str], *, at: int) -> Frame:
     """Return the frame that says that some versions are asked from now on."""
-    return Frame(at, STARTED, json.dumps({"versions": list(versions)}).encode())
+    return Frame(at, STARTED, orjson.dumps({"versions": list(versions)}))
 
 
 def rows(frames: Iterable[Frame]) -> dict[str, pa.Table]:

@@ -28,6 +28,8 @@ from serving.tape import Tape
 POLL_S = 0.002
 #: How often what does not wait for a close is computed.
 ADVANCE_S = 2.0
+#: How often rows that no later bar needs are dropped while no bar closes; after a close they are.
+TIDY_S = 60.0
 #: The first symbol of a close waits so long for the others.
 STRAGGLERS = timedelta(milliseconds=250)
 BARS_MODEL = "int_bars"
@@ -92,6 +94,7 @@ class Loop:
         self._closes = Closes(prepared.intervals, STRAGGLERS)
         self._heard_us = 0
         self._advanced_at = 0.0
+        self._tidied_at = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -193,8 +196,8 @@ class Loop:
             self._advanced_at = time.monotonic()
             self._take()
             self._features.advance(self._now())
-            self._features.forget(self._now())
-            self._outbox.forget(self._clock() - CATCH_UP)
+            if time.monotonic() - self._tidied_at >= TIDY_S:
+                self._tidy()
         else:
             return bool(frames)
         return True
@@ -248,7 +251,13 @@ class Loop:
             _log.warning("bars missing", closed_at=str(close.closed_at), symbols=close.missing)
         self._say(results, heard_at=heard_at)
         self._features.plan_ahead()
+        self._tidy()
         health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
+
+    def _tidy(self) -> None:
+        self._tidied_at = time.monotonic()
+        self._features.forget(self._now())
+        self._outbox.forget(self._clock() - CATCH_UP)
 
     def _say(self, results: Mapping[str, pa.Table], *, heard_at: datetime) -> None:
         begun = time.perf_counter()

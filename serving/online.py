@@ -47,13 +47,7 @@ class OnlineFeatures:
             for step in plan.steps
             if not step.is_empty and not step.model.is_view
         }
-        #: Tables of which a row counts no longer than its readers look back: bars and minutes, and
-        #: not slower series, of which the last row counts until it is stale.
-        self._timely = {
-            step.model.relation
-            for step in self._steps.values()
-            if step.has_intervals or step.model.grain_minutes == 1
-        }
+        self._slow = {step.model.relation for step in self._steps.values() if step.is_slow}
         self._sources = {source.relation: source for source in plan.sources}
         self._views = Views(lineage, plan)
         self._tables = {
@@ -233,10 +227,10 @@ class OnlineFeatures:
                 rows = kept.since(first - timedelta(minutes=source.lookback_minutes))
             elif parent == step.model.relation:
                 rows = kept.since(changed, last=1)
-            elif parent in self._timely:
-                rows = kept.since(first, last=step.model.lookback_rows)
-            else:
+            elif parent in self._slow:
                 rows = kept.rows
+            else:
+                rows = kept.since(first, last=step.model.lookback_rows)
             tables[registered(parent)] = rows
         moment = pa.array([changed], pa.timestamp("us"))
         return tables | {CHANGES.strip('"'): pa.table({"changed_at": moment})}

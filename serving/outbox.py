@@ -17,6 +17,8 @@ KEY = ("model_version", "exchange", "market", "symbol", "interval_minutes", "ope
 #: A loop that starts announces again what was said in so much time before it ended.
 REPEATED_US = 60_000_000
 _EPOCH = datetime(1970, 1, 1)
+#: An hour instead of five minutes: signals do not wait until a new segment is on the disk.
+SEGMENT_S = 3600.0
 Series = tuple[str, str, str]
 #: When a bar opened and how long it is, and which version was asked about it.
 Bar = tuple[datetime, int, str]
@@ -36,7 +38,7 @@ class Outbox:
     """
 
     def __init__(self, directory: Path, landed: pa.Table) -> None:
-        self._writer = SegmentWriter(directory)
+        self._writer = SegmentWriter(directory, segment_s=SEGMENT_S)
         self._said: dict[Bar, set[Series]] = {}
         self._series: dict[Series, Series] = {}
         self._since: dict[str, datetime] = {}

@@ -47,6 +47,8 @@ class Step:
         Whether it comes from the tape alone, so that it can be computed before the bar closes.
     has_intervals : bool
         Whether its rows are bars of several lengths.
+    is_slow : bool
+        Whether it comes from a slower series, of which the last row counts until it is stale.
     keys_only : frozenset of str
         Relations of which it reads no more than that they have a row for each bar.
     """
@@ -60,6 +62,7 @@ class Step:
     is_empty: bool
     is_early: bool
     has_intervals: bool
+    is_slow: bool
     keys_only: frozenset[str]
 
 
@@ -149,6 +152,7 @@ def plan(
                 is_empty=model.relation in reads.empty,
                 is_early=is_early,
                 has_intervals="interval_minutes" in shapes[model.relation],
+                is_slow=reads.staleness(model.relation) > 0,
                 keys_only=frozenset(reads.keys_only.get(model.relation, ())),
             )
         )
@@ -249,18 +253,18 @@ class _Reads:
         reach = model.lookback_of(values, self._longest) + self._lookback_of_views(model)
         read = 0 if model.lookback_rows else reach
         self.reaches[model.relation] = max(self.reaches.get(model.relation, 0), read)
-        kept = model.grain_minutes + read + self._staleness(relation)
+        kept = model.grain_minutes + read + self.staleness(relation)
         self.minutes[relation] = max(self.minutes.get(relation, 0), kept)
         total = self.window.get(model.relation, 0) + reach + model.grain_minutes
         self.window[relation] = max(self.window.get(relation, 0), total)
 
-    def _staleness(self, relation: str) -> int:
+    def staleness(self, relation: str) -> int:
         """Return how old the rows of a table made of slower series may be that decide a bar."""
         if relation not in self.refreshes or "interval_minutes" in self._shapes[relation]:
             return 0
         known = {source.relation: source.lookback_minutes for source in self._lineage.sources}
         parents = self.refreshes[relation].parents
-        return max((known.get(parent) or self._staleness(parent) for parent in parents), default=0)
+        return max((known.get(parent) or self.staleness(parent) for parent in parents), default=0)
 
     def _is_empty(self, model: Model) -> bool:
         """Whether a model's rows cannot matter: labels lie ahead, and keys alone are no value."""

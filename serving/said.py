@@ -18,6 +18,7 @@ from serving.models import Asked, Matrix, Probabilities
 from serving.prepare import BAR, Prepared
 
 _KEY = BAR[:5]
+_ANSWER = ("model_version", *_KEY)
 #: Signals of bars that closed longer ago are late: they are kept, and not announced.
 LATE = timedelta(seconds=30)
 
@@ -147,91 +148,104 @@ class Said:
         versions = [each.model.version for each in prepared.asked if each.stage == "champion"]
         self._rules = prepared.decisions.rules_hash(versions)
         self._ensembles = decided.pop(ENSEMBLES, None)
-        self._decided = {
-            (row["model_version"], *(row[name] for name in _KEY)): row
-            for rows in decided.values()
-            for row in rows.select(["model_version", *_KEY, "threshold", "signal"]).to_pylist()
-        }
+        self._decided = [
+            rows.select([*_ANSWER, "threshold", "signal"]) for rows in decided.values()
+        ]
 
     def signals(self, *, heard_at: datetime, served_at: datetime) -> pa.Table:
         """Return a row per version and bar, and per ensemble and bar."""
-        times = {"heard_at": heard_at, "served_at": served_at}
-        rows = [
-            bar
-            | times
-            | {
-                "model_name": answer.asked.model.name,
-                "model_version": answer.asked.model.version,
-                "stage": answer.asked.stage,
-                "probability": probability,
-                "probabilities": probabilities,
-                "answered_by": answer.answered_by,
-                "features_sha256": hashlib.sha256(given.tobytes()).hexdigest(),
-            }
-            for answer in self._answers
-            for bar, probability, probabilities, given in zip(
-                answer.rows.select(BAR).to_pylist(),
-                answer.probability,
-                answer.probabilities,
-                answer.matrix,
-                strict=True,
-            )
-        ]
-        for row in rows:
-            decided = self._decided.get((row["model_version"], *(row[name] for name in _KEY)), {})
-            row |= {name: decided.get(name) for name in ("threshold", "signal")}
+        rows = pa.concat_tables([_told(answer) for answer in self._answers])
+        if self._decided:
+            decided = pa.concat_tables(self._decided, promote_options="permissive")
+            places = pc.index_in(_identity(rows, _ANSWER), _identity(decided, _ANSWER))
+            for name in ("threshold", "signal"):
+                rows = rows.append_column(name, decided[name].take(places))
         if self._ensembles is not None:
-            rows += [
-                {name: row[name] for name in (*BAR, "probability", "signal", "reason")}
-                | times
-                | {
-                    "model_name": row["ensemble_name"],
-                    "model_version": self._rules,
-                    "stage": "ensemble",
-                }
-                for row in self._ensembles.to_pylist()
-            ]
-        for row in rows:
-            row["is_late"] = served_at - row["closed_at"] > LATE
-        return pa.Table.from_pylist(rows, _naive(SCHEMAS["signals"])).cast(SCHEMAS["signals"])
+            said = self._ensembles.select(
+                [*BAR, "ensemble_name", "probability", "signal", "reason"]
+            )
+            said = said.rename_columns({"ensemble_name": "model_name"})
+            said = _with(said, model_version=self._rules, stage="ensemble")
+            rows = pa.concat_tables([rows, said], promote_options="permissive")
+        rows = _with(rows, heard_at=_instant(heard_at), served_at=_instant(served_at))
+        is_late = pc.greater(pc.subtract(rows["served_at"], rows["closed_at"]), LATE)
+        return _whole(rows.append_column("is_late", is_late), SCHEMAS["signals"])
 
     def features(self, signals: pa.Table, *, served_at: datetime) -> pa.Table:
         """Return the features behind signals, a row per dataset and bar."""
-        keys = set(zip(*(_plain(signals[name]) for name in _KEY), strict=True))
-        rows = {}
-        for answer in self._answers:
-            if answer.asked.is_stacked:
-                continue
-            dataset = answer.asked.dataset
-            names = [name for name in answer.rows.column_names if name not in BAR]
-            bars = list(zip(*(_plain(answer.rows[name]) for name in _KEY), strict=True))
-            new = [
-                place
-                for place, key in enumerate(bars)
-                if key in keys and (dataset, *key) not in rows
-            ]
-            for bar in answer.rows.take(pa.array(new, pa.int64())).to_pylist():
-                features = {name: bar[name] for name in names}
-                rows[dataset, *(bar[name] for name in _KEY)] = {name: bar[name] for name in BAR} | {
-                    "dataset": dataset,
-                    "features": orjson.dumps(features).decode(),
-                    "served_at": served_at,
-                }
         schema = SCHEMAS["served_features"]
-        return pa.Table.from_pylist(list(rows.values()), _naive(schema)).cast(schema)
+        found = {each.asked.dataset: each for each in self._answers if not each.asked.is_stacked}
+        # A version that is asked since a moment ago has fewer bars than the others of its dataset.
+        for each in self._answers:
+            if not each.asked.is_stacked and len(each.rows) > len(found[each.asked.dataset].rows):
+                found[each.asked.dataset] = each
+        said = _identity(signals, _KEY)
+        tables = []
+        for dataset, answer in found.items():
+            rows = answer.rows.filter(pc.is_in(_identity(answer.rows, _KEY), said))
+            names = [name for name in rows.column_names if name not in BAR]
+            values = zip(*(rows[name].to_pylist() for name in names), strict=True)
+            features = [
+                orjson.dumps(dict(zip(names, each, strict=True))).decode() for each in values
+            ]
+            told = rows.select(BAR).append_column("features", pa.array(features, pa.string()))
+            told = _with(told, dataset=dataset, served_at=_instant(served_at))
+            tables.append(_whole(told, schema))
+        return pa.concat_tables([schema.empty_table(), *tables])
 
 
-def _naive(schema: pa.Schema) -> pa.Schema:
-    """Return a schema with naive instants, as they are in here."""
-    return pa.schema(
-        [
-            (field.name, pa.timestamp("us") if pa.types.is_timestamp(field.type) else field.type)
-            for field in schema
-        ]
+def _told(answer: Answer) -> pa.Table:
+    """Return what a version said of each bar, before thresholds."""
+    given = [hashlib.sha256(row.tobytes()).hexdigest() for row in answer.matrix]
+    columns = {
+        **{name: answer.rows[name] for name in BAR},
+        "probability": pa.array(answer.probability, pa.float64()),
+        "probabilities": pa.array(answer.probabilities, pa.string()),
+        "features_sha256": pa.array(given, pa.string()),
+    }
+    model = answer.asked.model
+    return _with(
+        pa.table(columns),
+        model_name=model.name,
+        model_version=model.version,
+        stage=answer.asked.stage,
+        answered_by=answer.answered_by,
     )
 
 
-def _plain(column: pa.ChunkedArray) -> list[object]:
-    is_instant = pa.types.is_timestamp(column.type)
-    values: list[object] = (column.cast(pa.timestamp("us")) if is_instant else column).to_pylist()
-    return values
+def _with(rows: pa.Table, **constants: str | pa.Scalar) -> pa.Table:
+    """Return rows with further columns, each of one value."""
+    for name, value in constants.items():
+        rows = rows.append_column(name, pa.repeat(value, len(rows)))
+    return rows
+
+
+def _identity(rows: pa.Table, names: Sequence[str]) -> pa.ChunkedArray:
+    """Return what tells rows apart by some of their columns."""
+    columns = (rows[name] for name in names)
+    return pc.binary_join_element_wise(
+        *(
+            (
+                column.cast(pa.timestamp("us")).cast(pa.int64())
+                if pa.types.is_timestamp(column.type)
+                else column
+            ).cast(pa.string())
+            for column in columns
+        ),
+        " ",
+    )
+
+
+def _instant(at: datetime) -> pa.Scalar:
+    return pa.scalar(at, pa.timestamp("us"))
+
+
+def _whole(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the columns of a schema, whose instants are naive in here; what is missing is NULL."""
+    return pa.table(
+        [
+            rows[name] if name in rows.column_names else pa.nulls(len(rows), kind)
+            for name, kind in zip(schema.names, schema.types, strict=True)
+        ],
+        names=schema.names,
+    ).cast(schema)

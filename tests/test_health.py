@@ -86,17 +86,17 @@ def test_what_is_no_secret_is_logged_as_it_is() -> None:
 def test_metrics_and_a_note_tell_who_runs_who_ended_and_who_was_killed(tmp_path: Path) -> None:
     settings = Settings()
     assert health.processes(settings) == []
-    health.GAPS.labels("book").inc(2)
+    health.GAPS.labels("kind of this test").inc(2)
     with health.running(settings, "recorder") as address:
         assert address.startswith("http://127.0.0.1:")
         (process,) = health.processes(settings)
         assert (process.role, process.pid, process.is_running) == ("recorder", os.getpid(), True)
-        assert process.metrics['tapehouse_gaps_total{kind="book"}'] == 2
-        health.GAPS.labels("book").inc()
-        assert health.scrape(address)['tapehouse_gaps_total{kind="book"}'] == 3
+        assert process.metrics['tapehouse_gaps_total{kind="kind of this test"}'] == 2
+        health.GAPS.labels("kind of this test").inc()
+        assert health.scrape(address)['tapehouse_gaps_total{kind="kind of this test"}'] == 3
     (process,) = health.processes(settings)
     assert (process.is_running, process.stopped_at is None) == (False, False)
-    assert process.metrics['tapehouse_gaps_total{kind="book"}'] == 3
+    assert process.metrics['tapehouse_gaps_total{kind="kind of this test"}'] == 3
     assert health.scrape(address) == {}
 
     code = """

@@ -87,10 +87,17 @@ with_day as (
 
 ),
 
+{% if is_incremental() %}
+
+{# The bars before them were read for the sums of the day. #}
+newest as (select * from with_day where opened_at >= {{ changed }}),
+
+{% endif %}
+
 with_vpin as (
 
     {{ as_of_join(
-        'with_day', 'vpins', ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440
+        'newest' if is_incremental() else 'with_day', 'vpins', ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440
     ) }}
 
 ),
