@@ -2,11 +2,12 @@
 
 A small market is built and trained on; then many symbols, with a history of random walks, are
 served. For each bar the tape of its five minutes is sent over a WebSocket on the loopback
-interface, then the closing candles of all symbols. What receives it appends it to the recorder's
-log; the loop follows the log. The latency of a signal is from the moment at which its symbol's own
-candle was received to the moment at which the signal is on disk: waiting for the candles of the
-other symbols is part of it. The recorder's own work on a message (`make bench-recorder`: 20 µs) is
-not.
+interface, the last two seconds of it as they happen, and a quarter of a second after the bar's end,
+as Binance was recorded to do, the closing candles of all symbols at once. What receives it appends
+it to the recorder's log; the loop follows the log. The latency of a signal is from the moment at
+which its symbol's own candle was received to the moment at which the signal is on disk: waiting for
+the candles of the other symbols is part of it. The recorder's own work on a message
+(`make bench-recorder`: 20 µs) is not.
 
     python benchmarks/bench_serving.py [--symbols 100] [--bars 12] [--books-every 1]
 """
@@ -18,6 +19,7 @@ import tempfile
 import threading
 import time
 from datetime import datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 
 import aiohttp
@@ -39,6 +41,12 @@ from tests.dbt_fixtures import WITHOUT_TESTS, run_dbt
 from tests.serving_tape import frames
 
 BAR = timedelta(minutes=5)
+#: So much of a bar's tape is sent as it happens; before it the loop has time for all that was sent.
+TAIL = timedelta(seconds=2)
+PAUSE_S = 4
+#: When the closing candles come after the end of the bar; in the tape they lie before `LATE`.
+CANDLES = timedelta(milliseconds=250)
+LATE = timedelta(seconds=1)
 HISTORY = """
     insert into raw.klines by name
     select
@@ -125,7 +133,7 @@ def measure(
     settings: Settings, start: datetime, tape: list[Frame], options: argparse.Namespace
 ) -> None:
     """Play the bars over a socket and print how long each close took."""
-    now = [start]
+    clock = Clock(start)
     begun = time.perf_counter()
     prepared = prepare(settings, now=start, timeout_s=10)
     said: list[float] = []
@@ -135,7 +143,7 @@ def measure(
             settings,
             prepared,
             probabilities=Local(list(prepared.asked)).probabilities,
-            clock=lambda: now[0],
+            clock=clock,
             on_said=lambda: said.append(time.perf_counter()),
         ) as loop,
     ):
@@ -144,7 +152,7 @@ def measure(
         following = threading.Thread(target=loop.run)
         following.start()
         try:
-            latencies = asyncio.run(play(start, tape, writer, now, said, options.bars))
+            latencies = asyncio.run(play(start, tape, writer, clock, said, options.bars))
         finally:
             loop.stop()
             following.join()
@@ -173,7 +181,7 @@ async def play(
     start: datetime,
     tape: list[Frame],
     writer: SegmentWriter,
-    now: list[datetime],
+    clock: "Clock",
     said: list[float],
     bars: int,
 ) -> list[list[float]]:
@@ -214,24 +222,31 @@ async def play(
 
         for bar in range(bars):
             closed_at = start + (bar + 1) * BAR
-            first, last = (moment(at) for at in (closed_at - BAR, closed_at))
-            heard = [frame for frame in tape if first < frame.received_at <= last + 1_000_000]
+            begin, *ends = (moment(closed_at + each) for each in (-BAR, -TAIL, CANDLES, LATE))
+            # The first candle that is heard in a bar is the last of the bar before.
+            some = [
+                frame
+                for frame in tape
+                if frame.received_at > begin + (1_000_000 if is_candle(frame) else 0)
+            ]
             closing = [
                 frame
-                for frame in heard
-                if frame.stream.endswith("kline_1m") and frame.received_at > last
+                for frame in some
+                if is_candle(frame) and moment(closed_at) < frame.received_at <= ends[2]
             ]
-            before = [
-                frame
-                for frame in heard
-                if (frame not in closing and not frame.stream.endswith("kline_1m"))
-                or (frame.received_at <= last and frame.received_at > first + 1_000_000)
-            ]
-            now[0] = closed_at
-            await hear(before)
-            await asyncio.sleep(5)
+            before = [frame for frame in some if not is_candle(frame) or frame not in closing]
+            clock.set(closed_at - TAIL)
+            await hear([frame for frame in before if frame.received_at <= ends[0]])
+            await asyncio.sleep(PAUSE_S)
+            clock.set(closed_at - TAIL)
+            for at, frames_then in groupby(
+                (frame for frame in before if ends[0] < frame.received_at <= ends[1]),
+                key=lambda frame: frame.received_at,
+            ):
+                await asyncio.sleep((at - moment(clock())) / 1e6)
+                await hear(list(frames_then))
+            await asyncio.sleep((ends[1] - moment(clock())) / 1e6)
             count = len(said)
-            now[0] = closed_at + timedelta(milliseconds=200)
             received = await hear(closing)
             while len(said) == count:
                 await asyncio.sleep(0.002)
@@ -240,6 +255,26 @@ async def play(
         outgoing.put_nowait(None)
     await runner.cleanup()
     return latencies
+
+
+class Clock:
+    """A clock that goes on from where it is set, naive UTC."""
+
+    def __init__(self, at: datetime) -> None:
+        self.set(at)
+
+    def set(self, at: datetime) -> None:
+        """Go on from this moment."""
+        self._at, self._set_at = at, time.perf_counter()
+
+    def __call__(self) -> datetime:
+        """Return the time."""
+        return self._at + timedelta(seconds=time.perf_counter() - self._set_at)
+
+
+def is_candle(frame: Frame) -> bool:
+    """Whether a frame holds a candle."""
+    return frame.stream.endswith("kline_1m")
 
 
 def moment(at: datetime) -> int:

@@ -87,6 +87,11 @@ class Decisions:
         for planned in self._queries.values():
             planned.stop()
 
+    def plan_ahead(self) -> None:
+        """Have the queries that ran planned again: what is not done when bars close."""
+        for planned in self._queries.values():
+            planned.plan()
+
     def rules_hash(self, versions: list[str]) -> str:
         """Return what names the present rules of ensembles over model versions."""
         rules = self._constants["ensembles"].to_pylist() if "ensembles" in self._constants else []

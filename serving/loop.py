@@ -28,6 +28,10 @@ from serving.tape import Tape
 POLL_S = 0.002
 #: How often what does not wait for a close is computed.
 ADVANCE_S = 2.0
+#: When a minute is over its tape is computed so much later: before the exchange sends its candles.
+MINUTE_S = 0.05
+#: What was computed is planned for its next run so much later: after the candles of the minute.
+PLAN_S = 1.0
 #: How often rows that no later bar needs are dropped while no bar closes; after a close they are.
 TIDY_S = 60.0
 #: The first symbol of a close waits so long for the others.
@@ -94,6 +98,8 @@ class Loop:
         self._closes = Closes(prepared.intervals, STRAGGLERS)
         self._heard_us = 0
         self._advanced_at = 0.0
+        self._advanced_until = datetime(1970, 1, 1)
+        self._is_planned = True
         self._tidied_at = 0.0
 
     def __enter__(self) -> Self:
@@ -192,12 +198,15 @@ class Loop:
             self._take()
         if close := self._closes.due(self._clock()):
             self._close(close)
-        elif time.monotonic() - self._advanced_at >= ADVANCE_S:
-            self._advanced_at = time.monotonic()
+        elif self._is_time_to_advance():
+            self._advanced_at, self._advanced_until = time.monotonic(), self._now()
             self._take()
             self._features.advance(self._now())
+            self._is_planned = False
             if time.monotonic() - self._tidied_at >= TIDY_S:
                 self._tidy()
+        elif not self._is_planned and time.monotonic() - self._advanced_at >= PLAN_S:
+            self._plan_ahead()
         else:
             return bool(frames)
         return True
@@ -243,16 +252,28 @@ class Loop:
         heard_at = self._now()
         begun = time.perf_counter()
         self._take()
-        results = self._features.refresh(self._now(), close.changed)
+        results = self._features.refresh(close.changed, until=close.closed_at)
         computed = time.perf_counter()
         health.SIGNAL_SECONDS.labels("features").observe(computed - begun)
         if close.missing:
             health.LATE_BARS.labels("missing").inc(close.missing)
             _log.warning("bars missing", closed_at=str(close.closed_at), symbols=close.missing)
         self._say(results, heard_at=heard_at)
-        self._features.plan_ahead()
+        self._plan_ahead()
         self._tidy()
         health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
+
+    def _is_time_to_advance(self) -> bool:
+        if time.monotonic() - self._advanced_at >= ADVANCE_S:
+            return True
+        now = self._now()
+        minute = now.replace(second=0, microsecond=0)
+        return self._advanced_until < minute and now - minute >= timedelta(seconds=MINUTE_S)
+
+    def _plan_ahead(self) -> None:
+        self._features.plan_ahead()
+        self.prepared.decisions.plan_ahead()
+        self._is_planned = True
 
     def _tidy(self) -> None:
         self._tidied_at = time.monotonic()

@@ -91,6 +91,8 @@ class Model:
         (``meta.window_bars`` and ``meta.window_minutes`` of the column; 0 is not declared).
     unbounded : tuple of str
         Columns that depend on all of the past (``meta.is_unbounded``).
+    reads_other_symbols : bool
+        Whether a row depends on rows of other symbols (``meta.reads_other_symbols``).
     """
 
     name: str
@@ -106,6 +108,7 @@ class Model:
     event_time: str | None = None
     windows: tuple[tuple[str, int, int], ...] = ()
     unbounded: tuple[str, ...] = ()
+    reads_other_symbols: bool = False
 
     def lookback(self, interval_minutes: int) -> int:
         """Return the minutes before a row that it reads of its parents."""
@@ -425,4 +428,5 @@ def _model(manifest: Mapping[str, Any], node: Mapping[str, Any]) -> Model:
             if {"window_bars", "window_minutes"} & meta.keys()
         ),
         unbounded=tuple(name for name, meta in columns.items() if meta.get("is_unbounded")),
+        reads_other_symbols=bool(meta.get("reads_other_symbols")),
     )

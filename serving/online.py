@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from serving.ahead import PlannedQuery
-from serving.kept import Kept, Moments, microseconds
+from serving.kept import SHARES, Kept, Moments, microseconds
 from serving.manifest import Lineage, Source
 from serving.plan import CHANGES, Plan, Step
 from serving.shapes import Views, registered
@@ -19,6 +19,8 @@ LATE_BARS = timedelta(minutes=15)
 LATE_TAPE = timedelta(minutes=2)
 #: Who reads so many bars back is given them series by series.
 _FAR_BARS = 64
+#: Who reads so many bars back is run for each share of the symbols by itself, at the same time.
+_SHARED_BARS = 256
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -67,7 +69,8 @@ class OnlineFeatures:
             self._tables[relation] = Kept(kept, is_ordered=True, is_read_far=relation in read_far)
         self._tidied_at = _EPOCH
         self._parents: dict[str, set[str]] = {}
-        self._queries: dict[str, PlannedQuery] = {}
+        self._queries: dict[str, list[PlannedQuery]] = {}
+        shared = _SHARED_BARS * max(plan.intervals)
         self._origins = {relation: {relation} for relation in self._sources}
         for name, step in self._steps.items():
             parents = self._views.of(step).keys() & self._tables.keys() - step.keys_only
@@ -75,14 +78,25 @@ class OnlineFeatures:
             self._origins[step.model.relation] = set().union(
                 *(self._origins.get(parent, set()) for parent in parents)
             )
-            self._queries[name] = self._planned(step, step.refresh.sql)
+            is_shared = (
+                step.reach >= shared
+                and not step.model.reads_other_symbols
+                and all(
+                    "interval_minutes" in self._tables[parent].rows.column_names
+                    for parent in parents
+                )
+            )
+            self._queries[name] = [
+                self._planned(step, step.refresh.sql) for _ in range(SHARES if is_shared else 1)
+            ]
         self._changed: dict[str, datetime] = {}
         self._complete_from: dict[str, datetime] = {}
 
     def close(self) -> None:
         """Stop all queries."""
-        for query in self._queries.values():
-            query.stop()
+        for queries in self._queries.values():
+            for query in queries:
+                query.stop()
         self._helper.close()
 
     def start(self, rows: Mapping[str, pa.Table], *, now: datetime) -> dict[str, pa.Table]:
@@ -97,9 +111,11 @@ class OnlineFeatures:
             if source.relation in rows:
                 some = rows[source.relation].cast(self._views.schema(source.relation))
                 self._tables[source.relation].add(some, self._instants(source, some))
-        queries = {name: self._planned(step, step.model.sql) for name, step in self._steps.items()}
+        queries = {
+            name: [self._planned(step, step.model.sql)] for name, step in self._steps.items()
+        }
         results = self._run(dict.fromkeys(self._steps, _EPOCH), queries)
-        for query in queries.values():
+        for (query,) in queries.values():
             query.stop()
         self.forget(now)
         self.plan_ahead()
@@ -126,15 +142,19 @@ class OnlineFeatures:
     def advance(self, now: datetime) -> None:
         """Compute what comes from the tape alone for the rows that were added.
 
-        Rows of a minute or a day that still goes on wait for its end.
+        Rows of a minute, a bar or a day that still goes on wait for its end.
         """
-        if self._run(self._due(now)):
-            self.plan_ahead()
+        self._run(self._due(now))
 
-    def refresh(self, now: datetime, changed: datetime) -> dict[str, pa.Table]:
+    def refresh(self, changed: datetime, *, until: datetime) -> dict[str, pa.Table]:
         """Compute all bars again that opened at or after a moment.
 
-        Models whose sums begin at midnight are computed from there.
+        Parameters
+        ----------
+        changed : datetime
+            The moment, naive UTC; models whose sums begin at midnight are computed from there.
+        until : datetime
+            When the newest of the bars closed, naive UTC.
 
         Returns
         -------
@@ -146,12 +166,13 @@ class OnlineFeatures:
             for name, step in self._steps.items()
             if not step.is_early
         }
-        return self._run(self._due(now, is_closing=True) | bars)
+        return self._run(self._due(until, is_closing=True) | bars)
 
     def plan_ahead(self) -> None:
         """Have the queries that ran planned again: what is not done when bars close."""
-        for query in self._queries.values():
-            query.plan()
+        for queries in self._queries.values():
+            for query in queries:
+                query.plan()
 
     def forget(self, now: datetime) -> None:
         """Drop what no later bar needs."""
@@ -184,7 +205,9 @@ class OnlineFeatures:
         )
 
     def _run(
-        self, changes: Mapping[str, datetime], queries: Mapping[str, PlannedQuery] | None = None
+        self,
+        changes: Mapping[str, datetime],
+        queries: Mapping[str, list[PlannedQuery]] | None = None,
     ) -> dict[str, pa.Table]:
         """Run the queries of some steps, each after those of its parents."""
         queries = queries or self._queries
@@ -197,43 +220,54 @@ class OnlineFeatures:
             - {name}
             for name in changes
         }
+        parts: dict[str, list[pa.Table]] = {name: [] for name in changes}
         results: dict[str, pa.Table] = {}
 
         def release() -> None:
             for name in [name for name, parents in waiting.items() if not parents]:
                 del waiting[name]
-                queries[name].run(self._given(name, changes[name]))
+                given = self._given(name, changes[name], is_shared=len(queries[name]) > 1)
+                for query, tables in zip(queries[name], given, strict=True):
+                    query.run(tables)
 
         release()
         while len(results) < len(changes):
             name, result = self._done.get()
             if isinstance(result, Exception):
                 raise result
-            results[name] = result
-            self._keep(self._steps[name], result, changes[name])
+            parts[name].append(result)
+            if len(parts[name]) < len(queries[name]):
+                continue
+            results[name] = pa.concat_tables(parts[name])
+            self._keep(self._steps[name], results[name], changes[name])
             for parents in waiting.values():
                 parents.discard(name)
             release()
         return results
 
-    def _given(self, name: str, changed: datetime) -> dict[str, pa.Table]:
+    def _given(self, name: str, changed: datetime, *, is_shared: bool) -> list[dict[str, pa.Table]]:
         """Return what a step reads: of each table the rows that its declared look-back reaches."""
         step = self._steps[name]
         first = changed - timedelta(minutes=step.reach)
-        tables = {}
+        moment = pa.table({"changed_at": pa.array([changed], pa.timestamp("us"))})
+        given = [{CHANGES.strip('"'): moment} for _ in range(SHARES if is_shared else 1)]
         for parent in self._parents[name]:
-            kept = self._tables[parent]
+            kept, last = self._tables[parent], 0
+            since = first
             if source := self._sources.get(parent):
-                rows = kept.since(first - timedelta(minutes=source.lookback_minutes))
+                since = first - timedelta(minutes=source.lookback_minutes)
             elif parent == step.model.relation:
-                rows = kept.since(changed, last=1)
+                since, last = changed, 1
             elif parent in self._slow:
-                rows = kept.rows
+                since = _EPOCH
             else:
-                rows = kept.since(first, last=step.model.lookback_rows)
-            tables[registered(parent)] = rows
-        moment = pa.array([changed], pa.timestamp("us"))
-        return tables | {CHANGES.strip('"'): pa.table({"changed_at": moment})}
+                last = step.model.lookback_rows
+            shares = (
+                kept.shares_since(since, last=last) if is_shared else [kept.since(since, last=last)]
+            )
+            for tables, rows in zip(given, shares, strict=True):
+                tables[registered(parent)] = rows
+        return given
 
     def _sql(self, step: Step, sql: str) -> str:
         names = ", ".join(f'"{name}"' for name in step.columns)
@@ -254,14 +288,18 @@ class OnlineFeatures:
         kept.replace(rows.cast(kept.rows.schema), moments, since=changed)
 
     def _due(self, now: datetime, *, is_closing: bool = False) -> dict[str, datetime]:
+        """Return what comes from the tape alone and is to be computed now, and since when."""
         due = {}
         for name, step in self._steps.items():
-            if changed := self._changed.get(name):
-                grain = step.model.grain_minutes
-                since = _floor(changed, grain)
-                if not grain or _floor(now, grain) > since or (is_closing and grain == 1):
-                    due[name] = since
-                    del self._changed[name]
+            if not (changed := self._changed.get(name)):
+                continue
+            widths = self.plan.intervals if step.has_intervals else (step.model.grain_minutes,)
+            shortest = min(widths)
+            # Minutes and bars that close are complete but for what comes too late; days are not.
+            is_whole = is_closing and (step.has_intervals or shortest == 1)
+            if changed < now if is_whole else _floor(changed, shortest) < _floor(now, shortest):
+                due[name] = min(_floor(changed, width) for width in widths)
+                del self._changed[name]
         return due
 
     def _forget_raw(self, source: Source, now: datetime) -> None:

@@ -134,7 +134,9 @@ def plan(
     for model in full.models:
         if not reads.columns[model.relation] and not model.is_view:
             continue
-        is_early = "interval_minutes" not in shapes[model.relation] and set(model.parents) <= tape
+        is_early = set(model.parents) <= tape and not any(
+            "interval_minutes" in shapes.get(parent, ()) for parent in model.parents
+        )
         if is_early or model.relation in reads.empty:
             tape.add(model.relation)
         steps.append(

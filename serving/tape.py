@@ -59,6 +59,7 @@ class Tape:
             name, checked = self._done.get()
             if isinstance(checked, Exception):
                 raise checked
+            self._queries[name].plan()
             known = KINDS[name]
             found[known.name] = parted(known, tables[known.name], checked, self._origin).rows
         return found

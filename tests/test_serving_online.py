@@ -173,7 +173,8 @@ def closes(features: OnlineFeatures, tape: dict[Source, pa.Table]) -> Iterator[d
         now += MINUTE
         ended = [each for each in INTERVALS if minute % each == 0]
         if ended:
-            yield features.refresh(now, now - WAIT - max(ended) * MINUTE)
+            closed_at = now - WAIT
+            yield features.refresh(closed_at - max(ended) * MINUTE, until=closed_at)
             features.forget(now)
         else:
             features.advance(now)

@@ -24,10 +24,12 @@ averages as (
 
 {% if is_live() %}
 
-{# As bars close only the newest are placed: a tenth of the time of a window over all. #}
+{# As bars close only the newest are placed: a twentieth of the time of a window over all. #}
 newest as (
 
-    select *
+    select
+        *,
+        row_number() over () as bar_number
 
     from averages
 
@@ -35,16 +37,10 @@ newest as (
 
 ),
 
-placed as (
+counted as (
 
     select
-        newest.exchange,
-        newest.market,
-        newest.symbol,
-        newest.interval_minutes,
-        newest.opened_at,
-        newest.bars_in_run,
-        newest.atr_pct_14,
+        newest.bar_number,
         {{ safe_divide(
             'count(case when averages.atr_pct_14 < newest.atr_pct_14 then 1 end)', 'count(averages.opened_at) - 1'
         ) }} as place
@@ -55,9 +51,18 @@ placed as (
         and averages.opened_at <= newest.opened_at
         and averages.opened_at > {{ add_minutes('newest.opened_at', '-' ~ var('vol_regime_bars') ~ ' * newest.interval_minutes') }}
 
-    group by
-        newest.exchange, newest.market, newest.symbol, newest.interval_minutes,
-        newest.opened_at, newest.bars_in_run, newest.atr_pct_14
+    group by newest.bar_number
+
+),
+
+placed as (
+
+    select
+        newest.*,
+        counted.place
+
+    from newest
+    inner join counted on newest.bar_number = counted.bar_number
 
 ),
 
