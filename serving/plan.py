@@ -48,7 +48,8 @@ class Step:
     has_intervals : bool
         Whether its rows are bars of several lengths.
     is_slow : bool
-        Whether it comes from a slower series, of which the last row counts until it is stale.
+        Whether its last row counts for longer than its readers look back: it comes from a slower
+        series, or is of a day.
     keys_only : frozenset of str
         Relations of which it reads no more than that they have a row for each bar.
     """
@@ -154,7 +155,7 @@ def plan(
                 is_empty=model.relation in reads.empty,
                 is_early=is_early,
                 has_intervals="interval_minutes" in shapes[model.relation],
-                is_slow=reads.staleness(model.relation) > 0,
+                is_slow=reads.staleness(model.relation) > 0 or model.grain_minutes > 1,
                 keys_only=frozenset(reads.keys_only.get(model.relation, ())),
             )
         )

@@ -70,34 +70,32 @@ vpins as (
 
 with_day as (
 
-    select
-        *,
-        bars_in_run * interval_minutes > {{ minutes_between('day_at', 'opened_at') }}
-        and count(net_volume) over today = count(*) over today as is_day_known,
-        cast(sum({{ exact_amount('net_volume') }}) over today as {{ type_float64() }}) as net_volume_day,
-        cast(sum({{ exact_amount('total_volume') }}) over today as {{ type_float64() }}) as total_volume_day
+    select * from (
+        select
+            *,
+            bars_in_run * interval_minutes > {{ minutes_between('day_at', 'opened_at') }}
+            and count(net_volume) over today = count(*) over today as is_day_known,
+            cast(sum({{ exact_amount('net_volume') }}) over today as {{ type_float64() }}) as net_volume_day,
+            cast(sum({{ exact_amount('total_volume') }}) over today as {{ type_float64() }}) as total_volume_day
 
-    from flows
+        from flows
 
-    window today as (
-        partition by exchange, market, symbol, interval_minutes, day_at
-        order by opened_at
-        rows between unbounded preceding and current row
-    )
+        window today as (
+            partition by exchange, market, symbol, interval_minutes, day_at
+            order by opened_at
+            rows between unbounded preceding and current row
+        )
+    ) as bars
+
+    {# The bars before were read for the sums of the day. #}
+    {% if is_incremental() %} where opened_at >= {{ changed }} {% endif %}
 
 ),
-
-{% if is_incremental() %}
-
-{# The bars before them were read for the sums of the day. #}
-newest as (select * from with_day where opened_at >= {{ changed }}),
-
-{% endif %}
 
 with_vpin as (
 
     {{ as_of_join(
-        'newest' if is_incremental() else 'with_day', 'vpins', ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440
+        'with_day', 'vpins', ['exchange', 'market', 'symbol'], 'completed_at', ['vpin'], 1440
     ) }}
 
 ),
