@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +29,7 @@ from aiohttp import web
 from market import print_machine
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "tests"))
 from ingest import health, warehouse
 from ingest.history import ingest_history
 from ingest.segment_writer import SegmentWriter
@@ -152,7 +154,9 @@ def measure(
         following = threading.Thread(target=loop.run)
         following.start()
         try:
-            latencies = asyncio.run(play(start, tape, writer, clock, said, options.bars))
+            latencies = asyncio.run(
+                play(start, tape, writer, clock, said, options.bars, following.is_alive)
+            )
         finally:
             loop.stop()
             following.join()
@@ -184,6 +188,7 @@ async def play(
     clock: "Clock",
     said: list[float],
     bars: int,
+    is_following: Callable[[], bool],
 ) -> list[list[float]]:
     """Send each bar's tape, then its closing candles; return seconds from candle to signal."""
     latencies: list[list[float]] = []
@@ -249,6 +254,8 @@ async def play(
             count = len(said)
             received = await hear(closing)
             while len(said) == count:
+                if not is_following():
+                    raise RuntimeError("the loop has ended; what it said stands above")
                 await asyncio.sleep(0.002)
             latencies.append([said[count] - at for at in received])
             print(f"bar {bar + 1}: {1e3 * latencies[-1][0]:.0f} ms", flush=True)

@@ -20,7 +20,7 @@ LATE_TAPE = timedelta(minutes=2)
 #: Who reads so many bars back is given them series by series.
 _FAR_BARS = 64
 #: Who reads so many bars back is run for each share of the symbols by itself, at the same time.
-_SHARED_BARS = 256
+SHARED_BARS = 512
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -70,7 +70,6 @@ class OnlineFeatures:
         self._tidied_at = _EPOCH
         self._parents: dict[str, set[str]] = {}
         self._queries: dict[str, list[PlannedQuery]] = {}
-        shared = _SHARED_BARS * max(plan.intervals)
         self._origins = {relation: {relation} for relation in self._sources}
         for name, step in self._steps.items():
             parents = self._views.of(step).keys() & self._tables.keys() - step.keys_only
@@ -78,16 +77,9 @@ class OnlineFeatures:
             self._origins[step.model.relation] = set().union(
                 *(self._origins.get(parent, set()) for parent in parents)
             )
-            is_shared = (
-                step.reach >= shared
-                and not step.model.reads_other_symbols
-                and all(
-                    "interval_minutes" in self._tables[parent].rows.column_names
-                    for parent in parents
-                )
-            )
             self._queries[name] = [
-                self._planned(step, step.refresh.sql) for _ in range(SHARES if is_shared else 1)
+                self._planned(step, step.refresh.sql)
+                for _ in range(SHARES if self._is_shared(step) else 1)
             ]
         self._changed: dict[str, datetime] = {}
         self._complete_from: dict[str, datetime] = {}
@@ -186,6 +178,16 @@ class OnlineFeatures:
             if step.model.event_time:
                 first = now - bars - timedelta(minutes=step.minutes)
                 self._tables[step.model.relation].forget(first, last=1)
+
+    def _is_shared(self, step: Step) -> bool:
+        """Whether a step reads far back and only rows of bars of the symbol that it is about."""
+        is_far = step.reach >= SHARED_BARS * max(self.plan.intervals)
+        tables = (self._tables[parent].rows for parent in self._parents[step.model.name])
+        return (
+            is_far
+            and not step.model.reads_other_symbols
+            and all("interval_minutes" in rows.column_names for rows in tables)
+        )
 
     def _planned(self, step: Step, sql: str) -> PlannedQuery:
         """Return a query of a step's columns, which reads what is kept of its parents."""

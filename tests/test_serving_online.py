@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from refreshes_fixtures import END, write_whole
 
+from serving import online
 from serving.manifest import Lineage, Source, compiled, lineage, together
 from serving.online import OnlineFeatures
 from serving.plan import CHANGED, plan
@@ -107,10 +108,22 @@ def tape(
 
 
 @pytest.fixture(scope="module")
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    """Patch for all tests in here."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
 def compared(
-    chains: tuple[Lineage, Lineage], tape: dict[Source, pa.Table]
+    chains: tuple[Lineage, Lineage],
+    tape: dict[Source, pa.Table],
+    monkeypatch_module: pytest.MonkeyPatch,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """For each family its rows of the last bars as the batch has them, and as they were served."""
+    # So that every step of bars is run for each share of the symbols, and a model that reads other
+    # symbols without saying so differs.
+    monkeypatch_module.setattr(online, "SHARED_BARS", 0)
     lengths = ", ".join(map(str, INTERVALS))
     raw = {source.relation: rows.drop_columns(TIMES) for source, rows in tape.items()}
     wanted = {}

@@ -5,7 +5,10 @@
 
 with
 
-averages as (
+{% if is_live() %}
+
+{# As bars close only the newest are placed: a twentieth of the time of a window over all. #}
+newest as (
 
     select
         exchange,
@@ -14,24 +17,10 @@ averages as (
         interval_minutes,
         opened_at,
         bars_in_run,
-        atr_pct_14
-
-    from {{ ref('int_bar_averages') }}
-
-    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
-
-),
-
-{% if is_live() %}
-
-{# As bars close only the newest are placed: a twentieth of the time of a window over all. #}
-newest as (
-
-    select
-        *,
+        atr_pct_14,
         row_number() over () as bar_number
 
-    from averages
+    from {{ ref('int_bar_averages') }}
 
     where opened_at >= {{ changed }}
 
@@ -46,7 +35,7 @@ counted as (
         ) }} as place
 
     from newest
-    inner join averages
+    inner join {{ ref('int_bar_averages') }} as averages
         on {{ series_key('newest') }} = {{ series_key('averages') }}
         and averages.opened_at <= newest.opened_at
         and averages.opened_at > {{ add_minutes('newest.opened_at', '-' ~ var('vol_regime_bars') ~ ' * newest.interval_minutes') }}
@@ -67,6 +56,23 @@ placed as (
 ),
 
 {% else %}
+
+averages as (
+
+    select
+        exchange,
+        market,
+        symbol,
+        interval_minutes,
+        opened_at,
+        bars_in_run,
+        atr_pct_14
+
+    from {{ ref('int_bar_averages') }}
+
+    {% if is_incremental() %} where {{ in_lookback(changed) }} {% endif %}
+
+),
 
 prepared as (
 
