@@ -331,6 +331,19 @@ def test_a_fold_is_predicted_by_a_model_that_knew_nothing_of_it(
     assert stored == expected
 
 
+def test_rows_that_only_the_folds_test_are_inputs_too(edge: duckdb.DuckDBPyConnection) -> None:
+    edge.execute("create or replace temp table whole as from ds_order_flow")
+    settings = FOLDS | {"walk_forward": "expanding"}
+    statuses = []
+    for change in ("flow = flow", "flow = flow + 1 where split = 'test'", "noise_0 = noise_0"):
+        edge.execute(f"update ds_order_flow set {change}")
+        for _ in range(2):
+            done = train(edge, "ml_in", "LOGISTIC_REG", columns=FOLD_COLUMNS, settings=settings)
+            statuses.append(done["status"])
+    edge.execute("create or replace table ds_order_flow as from whole")
+    assert statuses == ["trained", "unchanged"] * 2 + ["unchanged"] * 2
+
+
 def test_what_comes_after_a_fold_began_does_not_reach_its_predictions(
     edge: duckdb.DuckDBPyConnection,
 ) -> None:
