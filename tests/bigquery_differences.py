@@ -6,6 +6,8 @@ Corrected in bigquery_emulator_server.py:
   has 9 and 38 decimals. They are given 9 and 15, as many as the project needs.
 - A statement that reads a view is written anew with the view's text in it, which loses what
   its writer does not know. Views are DuckDB's own there, so this is left out.
+- To find arrays that are named like tables (`from t, t.items`) it copies each query, with what is
+  in it: half of its time. The project has none, so this is left out.
 - MOD and DIV lose their brackets inside of a product: they are given brackets.
 - An element at a computed ORDINAL is the one after it where the emulator knows the types: DuckDB's
   own function stands in. (At a computed OFFSET it is the one before where it does not.)
