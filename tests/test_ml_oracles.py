@@ -241,6 +241,24 @@ def test_of_many_rows_the_loss_of_training_is_that_of_the_first(
         assert fitted.rounds[-1].loss == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "regression"])
+def test_what_training_knows_of_the_validation_part_is_what_the_model_predicts(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    matrix = generator.normal(size=(3_000, 5)).astype(np.float32)
+    value = matrix[:, 0] + generator.normal(size=len(matrix))
+    labels = {"binary": value > 0, "multiclass": np.digitize(value, [-1, 1]), "regression": value}
+    halves = [slice(0, 1_500), slice(1_500, 3_000)]
+    rows = [Part(matrix[half], labels[kind][half].astype(float)) for half in halves]
+    task = Task(kind, {"binary": ("0", "1"), "multiclass": ("0", "1", "2")}.get(kind, ()))
+    ways = [({}, True), ({"booster_type": "DART"}, False), ({"early_stop": True}, False)]
+    for given, is_known in ways:
+        options = defaults("BOOSTED_TREE_CLASSIFIER") | TREES | {"max_iterations": 300} | given
+        fitted = trainer("lightgbm").fit(task, *rows, options, 0)
+        assert (fitted.judged is not None) == is_known
+        if fitted.judged is not None:
+            assert fitted.judged == pytest.approx(fitted.predict(rows[1].matrix), abs=1e-12)
+
+
 @pytest.mark.parametrize("classes", [2, 4])
 def test_metrics_are_scikit_learns_with_ties_and_a_class_that_is_nowhere(classes: int) -> None:
     generator = np.random.default_rng(classes)
