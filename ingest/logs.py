@@ -59,7 +59,8 @@ def redact(value: Any, *, name: str = "") -> Any:
 
 
 def _redact_text(text: str) -> str:
-    named = {secret for name, secret in os.environ.items() if _SECRET_NAME.search(name)}
+    # Another thread may take a variable away meanwhile.
+    named = {os.environ.get(name, "") for name in list(os.environ) if _SECRET_NAME.search(name)}
     for secret in named | _concealed:
         if len(secret) >= _SHORTEST_SECRET:
             text = text.replace(secret, REDACTED)
