@@ -17,12 +17,15 @@ class Close:
         Opening of the earliest bar that is new or has changed, naive UTC.
     closed_at : datetime
         Close of the newest.
+    until : datetime
+        Close of the newest bar of which klines have come: it may be computed with these.
     missing : int
         Symbols that were there at the close before and have not come.
     """
 
     changed: datetime
     closed_at: datetime
+    until: datetime
     missing: int
 
 
@@ -81,11 +84,12 @@ class Closes:
             is_again = end <= self._last_closed_at
             if missing and not is_again and now - min(heard.values()) < self.wait:
                 continue
+            until = max(self._heard)
             del self._heard[end]
             if not is_again:
                 self._expected = set(heard)
                 self._last_closed_at = end
-            return Close(self._changed.pop(end), end, 0 if is_again else len(missing))
+            return Close(self._changed.pop(end), end, until, 0 if is_again else len(missing))
         return None
 
     def skip_to(self, closed_at: datetime, symbols: set[str]) -> None:

@@ -252,7 +252,7 @@ class Loop:
         heard_at = self._now()
         begun = time.perf_counter()
         self._take()
-        results = self._features.refresh(close.changed, until=close.closed_at)
+        results = self._features.refresh(close.changed, until=close.until)
         computed = time.perf_counter()
         health.SIGNAL_SECONDS.labels("features").observe(computed - begun)
         if close.missing:

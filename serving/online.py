@@ -146,7 +146,7 @@ class OnlineFeatures:
         changed : datetime
             The moment, naive UTC; models whose sums begin at midnight are computed from there.
         until : datetime
-            When the newest of the bars closed, naive UTC.
+            When the newest bar closed of which klines were added, naive UTC.
 
         Returns
         -------
