@@ -258,9 +258,7 @@ class Loop:
         if close.missing:
             health.LATE_BARS.labels("missing").inc(close.missing)
             _log.warning("bars missing", closed_at=str(close.closed_at), symbols=close.missing)
-        # Of bars that close later the candles may be there, and not yet the tape.
-        ended = {name: _closed_until(rows, close.closed_at) for name, rows in results.items()}
-        self._say(ended, heard_at=heard_at)
+        self._say(results, heard_at=heard_at)
         self._plan_ahead()
         self._tidy()
         health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
@@ -318,12 +316,6 @@ class Loop:
         if not self._heard_us:
             return self._clock()
         return _EPOCH + timedelta(microseconds=self._heard_us)
-
-
-def _closed_until(rows: pa.Table, closed_at: datetime) -> pa.Table:
-    if "closed_at" not in rows.column_names:
-        return rows
-    return rows.filter(pc.less_equal(rows["closed_at"], pa.scalar(closed_at, pa.timestamp("us"))))
 
 
 def _last_heard(rows: pa.Table, log: str) -> int:
