@@ -22,11 +22,12 @@ demo: $(STAMP) ## the whole way offline: simulated exchange, ingest, dbt build, 
 test: $(STAMP) $(EMULATOR) ## run the tests
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile
 
-test-long: $(STAMP) $(EMULATOR) ## the long tests: whole demos, one killed thrice, a Dagster run with a process per step
+test-long: $(STAMP) $(EMULATOR) ## the long tests: whole demos, outages and kills of processes, guides word for word, Dagster with a process per step
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile -m long
 
 test-bigquery: $(STAMP) $(EMULATOR) ## all of the project on the emulator of BigQuery, beside DuckDB; on the service with credentials
-	@env -u TAPEHOUSE_DATABASE TAPEHOUSE_TEST_BIGQUERY=all $(BIN)/python -m pytest tests/test_bigquery_*.py
+	@env -u TAPEHOUSE_DATABASE TAPEHOUSE_TEST_BIGQUERY=all $(BIN)/python -m pytest tests/test_bigquery_*.py tests/test_sync*.py \
+		tests/test_serving.py tests/test_engines.py tests/test_orchestration.py tests/test_models_export.py
 
 lint: $(STAMP) ## ruff, mypy, and sqlfluff on both dialects
 	$(BIN)/ruff check .

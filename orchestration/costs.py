@@ -120,9 +120,7 @@ def refresh_of(manifest: Mapping[str, Any], since: datetime) -> Refresh:
     """Return the statements of a manifest that was compiled as a refresh since a moment."""
     nodes = [n for n in manifest["nodes"].values() if n["resource_type"] == "model"]
     views = {n["name"] for n in nodes if n["config"]["materialized"] == "view"}
-    refreshed = {
-        n["name"] for n in nodes if n["config"].get("incremental_strategy") == "insert_overwrite"
-    }
+    refreshed = {n["name"] for n in nodes if n["config"]["materialized"] == "incremental"}
     codes = {n["name"]: n["compiled_code"] for n in nodes}
     return Refresh(
         since,

@@ -1,6 +1,6 @@
 """When the bars of an interval are to be computed: all symbols together, after a short wait."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -65,11 +65,19 @@ class Closes:
                 if closed_at == end and end > self._last_closed_at:
                     self._heard.setdefault(end, {}).setdefault(symbol, heard_at)
                 else:
+                    if closed_at == end == self._last_closed_at:
+                        # Late this time: the next close waits for it again.
+                        self._expected.add(symbol)
                     # The bar was computed without this kline, or with another one.
                     end = self._last_closed_at
                     self._heard.setdefault(end, {})[""] = heard_at
                 known = self._changed.get(end, bar_opened_at)
                 self._changed[end] = min(known, bar_opened_at)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether klines have come of bars that were not given out yet."""
+        return bool(self._heard)
 
     @property
     def last_closed_at(self) -> datetime | None:
@@ -92,7 +100,7 @@ class Closes:
             return Close(self._changed.pop(end), end, until, 0 if is_again else len(missing))
         return None
 
-    def skip_to(self, closed_at: datetime, symbols: set[str]) -> None:
-        """Take the bars up to a moment as computed already."""
-        self._last_closed_at = max(self._last_closed_at, closed_at)
-        self._expected = symbols
+    def skip_to(self, ended: Mapping[datetime, set[str]]) -> None:
+        """Take bars as computed already; their symbols by the moments at which they ended."""
+        if ended and (newest := max(ended)) > self._last_closed_at:
+            self._last_closed_at, self._expected = newest, set(ended[newest])

@@ -131,7 +131,7 @@ class Kept:
     def _last(self, place: int, count: int) -> npt.NDArray[np.int64]:
         """Return the places of the last rows of each series before a place."""
         for rows in self._unnamed:
-            self._known.update(self._names(rows).unique().to_pylist())
+            self._known.update(self._names(rows).unique().drop_null().to_pylist())
         self._unnamed = []
         size = 4 * count * len(self._known)
         while size and place:

@@ -136,16 +136,23 @@ class Loop:
         rows = {relation: pa.concat_tables(some) for relation, some in parts.items()}
         results = self._features.start(rows, now=self._now())
         bars = results[BARS_MODEL]
-        if len(bars):
-            closed = pc.max(bars["opened_at"]).as_py()
-            self._closes.skip_to(
-                closed + timedelta(minutes=max(self.prepared.intervals)),
-                set(bars.filter(pc.equal(bars["opened_at"], closed))["symbol"].to_pylist()),
-            )
+        self._closes.skip_to(self._ended(bars))
         for signal in self._outbox.unannounced:
             self._tell(signal)
         self._say(results, heard_at=self._now())
         _log.info("started", models=len(self.prepared.asked), bars=len(bars))
+
+    def _ended(self, bars: pa.Table) -> dict[datetime, set[str]]:
+        """Return the symbols of the newest bars of each length that is asked for, by their end."""
+        ended: dict[datetime, set[str]] = {}
+        for minutes in self.prepared.intervals:
+            own = bars.filter(pc.equal(bars["interval_minutes"], minutes))
+            if len(own):
+                opened_at = pc.max(own["opened_at"])
+                newest = own.filter(pc.equal(own["opened_at"], opened_at))["symbol"]
+                end = opened_at.as_py() + timedelta(minutes=minutes)
+                ended.setdefault(end, set()).update(newest.to_pylist())
+        return ended
 
     def adopt(self, prepared: Prepared) -> None:
         """Have `run` go on with other models, thresholds or rules; from any thread."""
@@ -233,9 +240,9 @@ class Loop:
     def _take(self) -> None:
         now = self._clock()
         for kind, rows in self._tape.take().items():
-            late = self._features.add(self._sources[kind], rows)
-            if late:
-                health.LATE_BARS.labels(f"{kind} too late").inc(late)
+            heard, rows = len(rows), self._features.add(self._sources[kind], rows)
+            if heard > len(rows):
+                health.LATE_BARS.labels(f"{kind} too late").inc(heard - len(rows))
             if kind == "klines":
                 columns = (rows[name].to_pylist() for name in ("symbol", "open_time", "interval"))
                 self._closes.add(
@@ -258,9 +265,12 @@ class Loop:
         if close.missing:
             health.LATE_BARS.labels("missing").inc(close.missing)
             _log.warning("bars missing", closed_at=str(close.closed_at), symbols=close.missing)
-        self._say(results, heard_at=heard_at)
+        # Of a later bar some candles may be there: it is said at its own close.
+        ended = {name: _closed_until(rows, close.closed_at) for name, rows in results.items()}
+        self._say(ended, heard_at=heard_at)
         self._plan_ahead()
-        self._tidy()
+        if not self._closes.is_waiting:
+            self._tidy()
         health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
 
     def _is_time_to_advance(self) -> bool:
@@ -316,6 +326,12 @@ class Loop:
         if not self._heard_us:
             return self._clock()
         return _EPOCH + timedelta(microseconds=self._heard_us)
+
+
+def _closed_until(rows: pa.Table, closed_at: datetime) -> pa.Table:
+    if "closed_at" not in rows.column_names:
+        return rows
+    return rows.filter(pc.less_equal(rows["closed_at"], pa.scalar(closed_at, pa.timestamp("us"))))
 
 
 def _last_heard(rows: pa.Table, log: str) -> int:

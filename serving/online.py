@@ -113,23 +113,22 @@ class OnlineFeatures:
         self.plan_ahead()
         return results
 
-    def add(self, source: Source, rows: pa.Table) -> int:
-        """Append raw rows; return how many came too late and were left out."""
+    def add(self, source: Source, rows: pa.Table) -> pa.Table:
+        """Append raw rows; return them without those that came too late and were left out."""
         rows = rows.cast(self._views.schema(source.relation))
         happened_at = self._instants(source, rows)
         complete_from = self._complete_from.get(source.relation, _EPOCH)
         in_time = happened_at >= microseconds(complete_from)
-        late = len(rows) - int(in_time.sum())
-        if late:
+        if not in_time.all():
             rows, happened_at = rows.filter(pa.array(in_time)), happened_at[in_time]
         if not len(rows):
-            return late
+            return rows
         first = _EPOCH + timedelta(microseconds=int(happened_at.min()))
         self._tables[source.relation].add(rows, happened_at)
         for name, step in self._steps.items():
             if step.is_early and source.relation in self._origins[step.model.relation]:
                 self._changed[name] = min(self._changed.get(name, first), first)
-        return late
+        return rows
 
     def advance(self, now: datetime) -> None:
         """Compute what comes from the tape alone for the rows that were added.

@@ -117,6 +117,7 @@ def loop_over(
         tape.writer.close()
 
 
+@pytest.mark.long
 def test_what_is_said_in_an_outage_of_hours_with_kills_lands_once(
     built: Path, market: Market, tmp_path: Path
 ) -> None:
@@ -155,6 +156,7 @@ def test_what_is_said_in_an_outage_of_hours_with_kills_lands_once(
     assert counts == [("ds_order_flow", bars, bars)]
 
 
+@pytest.mark.long
 def test_promotions_that_need_other_features_lose_and_double_no_bar_also_while_no_loop_runs(
     built: Path, market: Market, tmp_path: Path
 ) -> None:

@@ -178,7 +178,7 @@
 {% endmacro %}
 
 {# Whether the model is compiled for bars that have just closed, as serving does. #}
-{% macro is_live() %}{{ return(builtins.var('changed_from', none) is not none) }}{% endmacro %}
+{% macro is_live() %}{{ return(target.type == 'duckdb' and builtins.var('changed_from', none) is not none) }}{% endmacro %}
 
 {% macro first_change() %}
     {%- set parents = changing_parents(model) -%}
