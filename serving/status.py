@@ -11,7 +11,11 @@ from ingest.health import Process
 from ingest.settings import Settings
 
 ROLES = ("recorder", "loop", "landing", "models")
-SILENCE_S = 60.0
+#: For so long nothing is heard or done only where something is wrong; bars are of an hour at most.
+SILENCE = {
+    "recorder": ("last_frame", 60.0, "heard nothing"),
+    "loop": ("last_bar", 3900.0, "computed no bar"),
+}
 _SAMPLE = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>.*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _BREAKER = {0: "closed", 1: "half-open", 2: "open"}
@@ -93,10 +97,12 @@ def _problems(process: Process, now: datetime) -> list[str]:
         return [] if process.stopped_at else [f"{name} was killed or crashed: start it again"]
     if not process.metrics:
         return [f"{name} runs but does not answer"]
-    heard = process.metrics.get("tapehouse_last_frame_timestamp_seconds", 0.0)
-    quiet = now.timestamp() - max(heard, process.started_at.timestamp())
-    if process.role == "recorder" and quiet > SILENCE_S:
-        return [f"{name} has heard nothing for {quiet:.0f} s"]
+    if process.role in SILENCE:
+        metric, silence_s, what = SILENCE[process.role]
+        last = process.metrics.get(f"tapehouse_{metric}_timestamp_seconds", 0.0)
+        quiet = now.timestamp() - max(last, process.started_at.timestamp())
+        if quiet > silence_s:
+            return [f"{name} has {what} for {quiet:.0f} s"]
     return []
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.request import urlopen
 
@@ -105,6 +105,15 @@ def test_the_status_tells_who_runs_who_is_silent_who_was_killed_and_who_holds_th
     assert found["problems"] == [
         f"recorder (pid {recorder.pid}) was killed or crashed: start it again"
     ]
+
+    # A loop that follows the log and says nothing, and the recorder that was killed before.
+    with health.running(settings, "loop"):
+        late = datetime.now(UTC) + timedelta(minutes=70)
+        assert not any("loop" in problem for problem in status(settings).problems)
+        problems = status(settings, now=late).problems
+        assert any(
+            f"loop (pid {os.getpid()}) has computed no bar for 4" in each for each in problems
+        )
 
     with child(HOLDER) as (holder, _):
         assert f"(PID {holder.pid})" in states(told()[1])["warehouse"]
