@@ -297,7 +297,7 @@ class Loop:
         )
         if not answers:
             return
-        said = Said(self.prepared, answers, results[REGIMES])
+        said = Said(self.prepared, answers, results[REGIMES], since=self._outbox.since)
         signals = self._outbox.new(said.signals(heard_at=heard_at, served_at=self._clock()))
         asked = time.perf_counter()
         health.SIGNAL_SECONDS.labels("models").observe(asked - begun)

@@ -140,14 +140,37 @@ def _predictions(answers: Sequence[Answer]) -> pa.Table:
 
 
 class Said:
-    """Signals and features of the answers of one close."""
+    """Signals and features of the answers of one close.
 
-    def __init__(self, prepared: Prepared, answers: Sequence[Answer], regimes: pa.Table) -> None:
+    Parameters
+    ----------
+    prepared : Prepared
+        Who was asked, and by which rules.
+    answers : sequence of Answer
+        Their answers.
+    regimes : pyarrow.Table
+        The volatility regimes of the bars.
+    since : callable
+        Gives the moment, naive UTC, after which the bars closed that rules are applied to.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        answers: Sequence[Answer],
+        regimes: pa.Table,
+        *,
+        since: Callable[[str], datetime],
+    ) -> None:
         self._answers = answers
         decided = prepared.decisions.decide(_predictions(answers), regimes.cast(REGIMES_SCHEMA))
         versions = [each.model.version for each in prepared.asked if each.stage == "champion"]
         self._rules = prepared.decisions.rules_hash(versions)
-        self._ensembles = decided.pop(ENSEMBLES, None)
+        ensembles = decided.pop(ENSEMBLES, None)
+        if ensembles is not None:
+            first = pa.scalar(since(self._rules), pa.timestamp("us"))
+            ensembles = ensembles.filter(pc.greater(ensembles["closed_at"], first))
+        self._ensembles = ensembles
         self._decided = [
             rows.select([*_ANSWER, "threshold", "signal"]) for rows in decided.values()
         ]
