@@ -308,7 +308,7 @@ class OnlineFeatures:
             step for name, step in self._steps.items() if source.relation in self._parents[name]
         ]
         late = LATE_BARS + timedelta(minutes=max(self.plan.intervals))
-        if all(step.is_early for step in readers):
+        if all(step.is_early and not step.has_intervals for step in readers):
             late = LATE_TAPE
         minutes, _ = self.plan.sources[source]
         grain = max(step.model.grain_minutes for step in readers)

@@ -85,6 +85,18 @@ def tape(
                 ) as moved where {name}.rowid = place
                 """
             ).fetchall()
+        # A book is lost early in the last quarter of an hour: that bar has none when it closes.
+        lost_at = f"timestamptz '{END}' - interval 13 minute"
+        connection.execute(
+            f"""
+            insert into raw.book_gaps by name
+            select distinct
+                exchange, market, symbol, 'sequence' as cause, 'archive' as source,
+                {lost_at} as gap_from, {lost_at} + interval 9 second as gap_until,
+                gap_until as received_at
+            from raw.books
+            """
+        ).fetchall()
         found = {}
         for source in sources:
             ended = source.event_time
