@@ -98,7 +98,7 @@ class Loop:
         self._closes = Closes(prepared.intervals, STRAGGLERS)
         self._heard_us = 0
         self._advanced_at = 0.0
-        self._advanced_until = datetime(1970, 1, 1)
+        self._advanced_until = _EPOCH
         self._is_planned = True
         self._tidied_at = 0.0
 

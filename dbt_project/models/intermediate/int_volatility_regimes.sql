@@ -7,7 +7,7 @@ with
 
 {% if is_live() %}
 
-{# As bars close only the newest are placed: a twentieth of the time of a window over all. #}
+{# As bars close only the newest are placed: cheaper than a window over all. #}
 newest as (
 
     select
