@@ -5,13 +5,16 @@ from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
-from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound
+import requests
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound
+from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryReadClient, BigQueryWriteClient, types
 
-from ingest.clients import LABELS, Clients, CloudError, clients
+from ingest.clients import LABELS, Clients, clients
 from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
+from ingest.warehouse import CloudError
 
 _ARROW_TYPES = {
     "STRING": pa.string(),
@@ -53,8 +56,13 @@ class BigQuery:
         return self._clients.writer
 
     @property
+    def analyst(self) -> bigquery.Client:
+        """A client whose queries mean tables of the dbt project where they name no dataset."""
+        return self._clients.client_of(self.dataset)
+
+    @property
     def _clients(self) -> Clients:
-        return clients(self._settings.bigquery_project, self._settings.bigquery_location)
+        return clients(self._settings)
 
     @property
     def place(self) -> str:
@@ -201,8 +209,8 @@ def told(doing: str) -> Iterator[None]:
     """Turn what Google's client raises, when its retries have ended, into one line."""
     try:
         yield
-    except GoogleAPICallError as error:
-        raise CloudError(f"{doing}: {error.message}") from error
+    except (GoogleAPIError, GoogleAuthError, requests.RequestException) as error:
+        raise CloudError(f"{doing}: {getattr(error, 'message', error)}") from error
 
 
 @contextmanager

@@ -22,24 +22,25 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
     BigQueryWriteGrpcTransport,
 )
 
+from ingest.settings import Settings
+from ingest.warehouse import CloudError
+
 LABELS = {"application": "tapehouse"}
 _SCOPES = ["https://www.googleapis.com/auth/cloud-platform"]
 _MESSAGE_BYTES = 128 * 1024 * 1024
-
-
-class CloudError(RuntimeError):
-    """BigQuery cannot be used as asked; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Clients:
     """Clients for a project and a location, each made when it is needed.
 
-    ``emulator`` and ``storage`` are where an emulator listens, None where it is the service.
+    A query that would be billed for more than ``maximum_bytes`` is refused. ``emulator`` and
+    ``storage`` are where an emulator listens, None where it is the service.
     """
 
     project: str | None
     location: str
+    maximum_bytes: int
     emulator: str | None
     storage: str | None
 
@@ -52,12 +53,20 @@ class Clients:
         CloudError
             If there are no credentials or no project.
         """
+        return self.client_of(None)
+
+    def client_of(self, dataset: str | None) -> bigquery.Client:
+        """Return a client in whose queries a table without a dataset is one of the given."""
         credentials, project = self._credentials
+        project = self.project or project
+        queries = bigquery.QueryJobConfig(labels=LABELS, maximum_bytes_billed=self.maximum_bytes)
+        if dataset:
+            queries.default_dataset = f"{project}.{dataset}"
         return bigquery.Client(
-            project=self.project or project,
+            project=project,
             credentials=credentials,
             location=self.location,
-            default_query_job_config=bigquery.QueryJobConfig(labels=LABELS),
+            default_query_job_config=queries,
         )
 
     @cached_property
@@ -104,14 +113,15 @@ class Clients:
         return grpc.insecure_channel(self.storage, options=options)
 
 
-def clients(project: str | None, location: str) -> Clients:
-    """Return the clients of this process for a project and a location."""
+def clients(settings: Settings) -> Clients:
+    """Return the clients of this process for the project and the location of the settings."""
     addresses = ("BIGQUERY_EMULATOR_HOST", "BIGQUERY_STORAGE_EMULATOR_HOST")
-    return _clients(project, location, *map(os.environ.get, addresses))
+    return _clients(
+        settings.bigquery_project,
+        settings.bigquery_location,
+        settings.bigquery_maximum_bytes,
+        *map(os.environ.get, addresses),
+    )
 
 
-@cache
-def _clients(
-    project: str | None, location: str, emulator: str | None, storage: str | None
-) -> Clients:
-    return Clients(project, location, emulator, storage)
+_clients = cache(Clients)

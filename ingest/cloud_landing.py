@@ -22,11 +22,12 @@ from google.cloud import bigquery
 
 from ingest.batches import Batch, Entry, ledger_rows
 from ingest.bigquery import BigQuery, told
-from ingest.clients import LABELS, CloudError
+from ingest.clients import LABELS
 from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
 from ingest.storage_write import append, commit
 from ingest.validation import REJECTS_SCHEMA, Checked
+from ingest.warehouse import CloudError
 
 _LEFTOVERS_EXPIRE_AFTER = timedelta(days=1)
 

@@ -20,12 +20,12 @@ from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
 from ingest.bigquery import BigQuery, told
-from ingest.clients import CloudError
 from ingest.cloud_landing import dead_letters, in_order_of
 from ingest.landing import Progress
 from ingest.segments import START, Cursor
 from ingest.settings import Settings
 from ingest.storage_write import append, commit
+from ingest.warehouse import CloudError
 
 _REJECTS = "raw_rejects"
 _INSTANT = pa.timestamp("us", "UTC")

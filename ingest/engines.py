@@ -37,12 +37,12 @@ def engine(settings: Settings) -> sqlalchemy.Engine:
     >>> from ingest.engines import engine
     >>> from ingest.settings import Settings
     >>> with engine(Settings()).connect() as connection:
-    ...     bars = pd.read_sql("select * from int_bars limit 10", connection)
+    ...     bars = pd.read_sql_query("select * from int_bars limit 10", connection)
     """
     if settings.target == "bigquery":
         from ingest.bigquery import BigQuery
 
-        client = BigQuery(settings).client
+        client = BigQuery(settings).analyst
         return sqlalchemy.create_engine(
             f"bigquery://{client.project}/{settings.bigquery_dataset}?user_supplied_client=True",
             connect_args={"client": client},

@@ -33,6 +33,8 @@ class Settings(BaseSettings):
         Where the raw tables are.
     bigquery_location : str
         Where the datasets lie, such as ``EU``.
+    bigquery_maximum_bytes : int
+        A query that would be billed for more is refused.
     exchange : str
         Label that lands in the ``exchange`` column.
     exchange_url : str or None
@@ -70,6 +72,7 @@ class Settings(BaseSettings):
     bigquery_dataset: str = "tapehouse"
     bigquery_raw_dataset: str = "raw"
     bigquery_location: str = "US"
+    bigquery_maximum_bytes: int = 100_000_000_000
     exchange: str = "binance"
     exchange_url: str | None = None
     symbols: Annotated[list[str], NoDecode] = [

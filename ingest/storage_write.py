@@ -10,11 +10,11 @@ from google.cloud import bigquery
 from google.cloud.bigquery_storage_v1 import BigQueryWriteClient, types
 
 from ingest.bigquery import path
-from ingest.clients import CloudError
+from ingest.warehouse import CloudError
 
 # A request may have 10 MB.
 REQUEST_BYTES = 6_000_000
-_REFUSED_AT_MOST = 1_000
+_FEW = 100
 AGAIN = Retry(
     predicate=if_exception_type(
         exceptions.TooManyRequests,
@@ -43,14 +43,15 @@ def append(client: BigQueryWriteClient, table: bigquery.TableReference, rows: pa
 
     Each request says at which offset of the stream its rows belong. One that is sent again because
     its answer was lost is therefore recognized; a broken connection is taken up where it broke.
-    Of a request that holds rows that BigQuery cannot take the others are appended.
+    Of a request that holds rows that BigQuery names as wrong the others are appended.
 
     Raises
     ------
     CloudError
-        If more than a thousand rows are refused: then it is not the rows that are wrong.
-    google.api_core.exceptions.GoogleAPICallError
-        If BigQuery fails for another reason, or for longer than ten minutes.
+        If most rows, and more than a few, are refused: then it is not the rows that are wrong.
+    google.api_core.exceptions.GoogleAPIError
+        If BigQuery fails for another reason, also if it refuses a row without naming it, or for
+        longer than ten minutes.
     """
     appending = _Appending(client, table, rows)
     appending.run()
@@ -66,16 +67,16 @@ def commit(client: BigQueryWriteClient, table: bigquery.TableReference, stream: 
     CloudError
         If BigQuery does not commit it.
     google.api_core.exceptions.NotFound
-        If there is no such stream any more.
+        If there is no such stream any more, or it cannot be committed any more.
     """
     request = types.BatchCommitWriteStreamsRequest(parent=path(table), write_streams=[stream])
     code = types.StorageError.StorageErrorCode
-    # A finalized stream is in another state only when it has been committed.
-    before = (code.STREAM_ALREADY_COMMITTED, code.INVALID_STREAM_STATE)
+    # Ours are finalized: in an invalid state is one that BigQuery has dropped, after some days.
+    gone = (code.STREAM_NOT_FOUND, code.INVALID_STREAM_STATE)
     for error in client.batch_commit_write_streams(request=request).stream_errors:
-        if error.code == code.STREAM_NOT_FOUND:
+        if error.code in gone:
             raise exceptions.NotFound(error.error_message)
-        if error.code not in before:
+        if error.code != code.STREAM_ALREADY_COMMITTED:
             raise CloudError(f"rows for {table} were not committed: {error.error_message}")
 
 
@@ -153,13 +154,19 @@ class _Appending:
         """Take the rows that BigQuery names out of a piece; where it names none, halve it."""
         piece = self._left.pop(0)
         named = {row.index: row.message for row in getattr(error.response, "row_errors", ())}
-        if not named and len(piece) > 1:
+        if not named:
+            # The request may have been too large; a row alone says that something else is wrong.
+            if len(piece) == 1:
+                raise error
             middle = len(piece) // 2
             self._left[:0] = [piece[:middle], piece[middle:]]
             return
-        named = named or {0: error.message}
         self.refused |= {piece[index]: message for index, message in named.items()}
-        if len(self.refused) > _REFUSED_AT_MOST:
-            raise CloudError(f"BigQuery refused {len(self.refused):,} rows: {error.message}")
+        count = len(self.refused)
+        if count > max(_FEW, self._rows.num_rows // 2):
+            reason = next(iter(named.values()))
+            raise CloudError(
+                f"BigQuery refused {count:,} of {self._rows.num_rows:,} rows: {reason}"
+            )
         rest = [row for index, row in enumerate(piece) if index not in named]
         self._left[:0] = [rest] if rest else []

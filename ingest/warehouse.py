@@ -27,6 +27,10 @@ class WarehouseMissingError(RuntimeError):
     """There is no warehouse file to read."""
 
 
+class CloudError(RuntimeError):
+    """BigQuery cannot be used as asked; the message says what to do."""
+
+
 @contextmanager
 def writing(database: Path, *, timeout_s: float = 600.0) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse to write, creating the file and the raw tables where missing.

@@ -11,6 +11,8 @@ Corrected in bigquery_emulator_server.py:
 - MOD and DIV lose their brackets inside of a product: they are given brackets.
 - An element at a computed ORDINAL is the one after it where the emulator knows the types: DuckDB's
   own function stands in. (At a computed OFFSET it is the one before where it does not.)
+- Rows that a stream refuses are not named: they are, in `row_errors`, as Google documents it.
+- A commit again finds an INVALID_STREAM_STATE: it is given Google's STREAM_ALREADY_COMMITTED.
 
 Written so that both understand it:
 

@@ -56,6 +56,56 @@ def correct() -> None:
     inner_query.rewrite_for_row_access = lambda sql, **_: sql
 
 
+def answer_as_documented() -> None:
+    """Name the rows that a stream refuses, and say of a commit again that it was done."""
+    from bqemulator.grpc_api import write_servicer
+    from bqemulator.streaming.write_stream import WriteStreamState
+    from google.cloud.bigquery_storage_v1 import types
+
+    align, refuse = write_servicer._align_to_target, write_servicer._error_response
+    servicer = write_servicer.BigQueryWriteHandler
+    commit = servicer._handle_batch_commit_write_streams
+    codes = types.StorageError.StorageErrorCode
+
+    def why_not(row: Any, schema: Any) -> str:
+        try:
+            align(row, schema)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    def align_and_name(rows: Any, schema: Any) -> Any:
+        try:
+            return align(rows, schema)
+        except ValueError as error:
+            reasons = [why_not(rows.slice(place, 1), schema) for place in range(rows.num_rows)]
+            raise ValueError(json.dumps(reasons)) from error
+
+    def refuse_rows(stream: str, detail: str, **options: Any) -> bytes:
+        answer = types.AppendRowsResponse.deserialize(refuse(stream, detail, **options))
+        if detail.startswith("["):
+            answer.row_errors = [
+                types.RowError(index=place, message=reason)
+                for place, reason in enumerate(json.loads(detail))
+                if reason
+            ]
+        return types.AppendRowsResponse.serialize(answer)
+
+    def commit_once(servicer: Any, request: bytes, context: Any) -> bytes:
+        answer = types.BatchCommitWriteStreamsResponse.deserialize(
+            commit(servicer, request, context)
+        )
+        for error in answer.stream_errors:
+            stream = servicer._manager.get(error.entity)
+            if stream and stream.state is WriteStreamState.COMMITTED:
+                error.code = codes.STREAM_ALREADY_COMMITTED
+        return types.BatchCommitWriteStreamsResponse.serialize(answer)
+
+    write_servicer._align_to_target = align_and_name
+    write_servicer._error_response = refuse_rows
+    servicer._handle_batch_commit_write_streams = commit_once
+
+
 async def serve(directory: Path, answer: TextIO) -> None:
     import duckdb
     import duckdb_extension_spatial
@@ -66,6 +116,7 @@ async def serve(directory: Path, answer: TextIO) -> None:
     extension = next(Path(duckdb_extension_spatial.__file__).parent.rglob("*.duckdb_extension"))
     duckdb.execute(f"install '{extension}'")
     correct()
+    answer_as_documented()
     settings = Settings(
         rest_port=0,
         grpc_port=0,

@@ -27,7 +27,7 @@ class Wire:
     ``POST /upload``, to the codes that its next requests get instead of an answer; ``lose`` to how
     many answers are lost on the way back; ``hold`` to how many more requests pass and an event:
     that of the next is set, and the request waits for ever. ``jobs`` are the configurations of the
-    jobs that were asked for.
+    jobs that were asked for, ``queries`` what was asked without one.
     """
 
     rest: str = ""
@@ -36,6 +36,7 @@ class Wire:
     lose: dict[str, int] = field(default_factory=dict)
     hold: dict[str, tuple[int, threading.Event]] = field(default_factory=dict)
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    queries: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -103,8 +104,10 @@ def _rest(wire: Wire, address: str) -> type[BaseHTTPRequestHandler]:
             if code := wire.refusal(request):
                 self._refuse(code)
                 return
-            if request.startswith("POST /bigquery") and urlsplit(self.path).path.endswith("/jobs"):
-                wire.jobs.append(json.loads(body))
+            if request.startswith("POST /bigquery"):
+                kept = {"jobs": wire.jobs, "queries": wire.queries}
+                if (last := urlsplit(self.path).path.rpartition("/")[2]) in kept:
+                    kept[last].append(json.loads(body))
             headers = {k: v for k, v in self.headers.items() if k.lower() != "accept-encoding"}
             with closing(http.client.HTTPConnection(address)) as connection:
                 connection.request(self.command, self.path, body, headers)

@@ -11,7 +11,6 @@ from cloud_fixtures import rows_of
 from google.cloud import bigquery
 
 from ingest.bigquery import BigQuery, arrow_type
-from ingest.clients import CloudError
 from ingest.cloud_landing import Staged
 from ingest.files import ingest_files
 from ingest.history import ingest_history
@@ -20,6 +19,7 @@ from ingest.raw_tables import raw_tables
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator, simulator
 from ingest.storage_write import append, commit
+from ingest.warehouse import CloudError
 
 START = datetime(2024, 12, 30, tzinfo=UTC)
 SYMBOLS = ["BTCUSDT", "XRPUSDT"]

@@ -12,15 +12,19 @@ from pathlib import Path
 import grpc
 import pyarrow as pa
 import pytest
+import requests
 from bigquery_emulator import Emulator
 from bigquery_status import IS_WHOLE
 from cloud_faults import Wire, faulty
 from cloud_fixtures import rows_of
 from dbt_fixtures import run_dbt
+from google.api_core.exceptions import NotFound, RetryError
+from google.auth.exceptions import RefreshError
 from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1 import types
 
 from ingest import storage_write
-from ingest.bigquery import BigQuery
+from ingest.bigquery import BigQuery, arrow_type, path, told
 from ingest.drain import drain
 from ingest.files import ingest_files
 from ingest.landing import Progress, land_frames
@@ -29,6 +33,8 @@ from ingest.raw_tables import raw_tables
 from ingest.segment_writer import SegmentWriter
 from ingest.segments import START, Cursor, Frame
 from ingest.settings import PROJECT_ROOT, Settings
+from ingest.storage_write import append, commit
+from ingest.warehouse import CloudError
 
 NOW_US = int(datetime(2024, 1, 2, tzinfo=UTC).timestamp()) * 1_000_000
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -55,6 +61,17 @@ def landed(settings: Settings) -> tuple[list[int], list[tuple[int, ...]]]:
     trades = rows_of(settings, "select trade_id from trades order by trade_id")
     counts = "select row_count, reject_count from log_landings order by landed_at"
     return [number for (number,) in trades], rows_of(settings, counts)
+
+
+def with_whole_quantities(cloud: BigQuery) -> bigquery.TableReference:
+    """Make the table of trades anew, so that it refuses quantities that are not whole."""
+    table = cloud.raw("trades")
+    cloud.client.delete_table(table)
+    types = {field.name: field.field_type for field in raw_tables()["trades"].schema}
+    types["quantity"] = "INT64"
+    fields = [bigquery.SchemaField(name, type_) for name, type_ in types.items()]
+    cloud.client.create_table(bigquery.Table(table, schema=fields))
+    return table
 
 
 @pytest.fixture
@@ -154,11 +171,7 @@ def test_a_killed_landing_is_finished_by_the_next(
 def test_rows_that_bigquery_refuses_become_rejects(cloud_settings: Settings) -> None:
     cloud = BigQuery(cloud_settings)
     cloud.create_raw_tables()
-    cloud.client.delete_table(cloud.raw("trades"))
-    types = {field.name: field.field_type for field in raw_tables()["trades"].schema}
-    types["quantity"] = "INT64"
-    fields = [bigquery.SchemaField(name, type_) for name, type_ in types.items()]
-    cloud.client.create_table(bigquery.Table(cloud.raw("trades"), schema=fields))
+    with_whole_quantities(cloud)
     record(cloud_settings, *range(6))
     with SegmentWriter(cloud_settings.segments_directory / "um") as log:
         half = trade(6)
@@ -169,6 +182,85 @@ def test_rows_that_bigquery_refuses_become_rejects(cloud_settings: Settings) -> 
         cloud_settings, "select kind, symbol, payload from raw_rejects"
     )
     assert (kind, symbol, json.loads(payload)["quantity"]) == ("trades", "BTCUSDT", 2.5)
+
+
+@pytest.mark.parametrize("code", ["INVALID_ARGUMENT", "UNAVAILABLE"])
+def test_rows_wait_while_bigquery_says_that_something_else_is_wrong(
+    cloud_settings: Settings, wire: Wire, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(storage_write, "AGAIN", storage_write.AGAIN.with_timeout(0.1))
+    wire.refuse["AppendRows"] = [grpc.StatusCode[code]] * 10_000
+    record(cloud_settings, *range(300))
+    with pytest.raises(CloudError, match="cannot land in"):
+        drain(cloud_settings)
+    # A request of half as many rows each time, and no rejects.
+    assert len(wire.refuse["AppendRows"]) > 9_000
+    assert landed(cloud_settings) == ([], [])
+    assert rows_of(cloud_settings, "select * from raw_rejects") == []
+    wire.refuse.clear()
+    drain(cloud_settings)
+    assert landed(cloud_settings) == (list(range(300)), [(300, 0)])
+
+
+def test_rows_wait_while_most_of_them_are_refused(
+    cloud_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage_write, "_FEW", 2)
+    cloud = BigQuery(cloud_settings)
+    cloud.create_raw_tables()
+    table = with_whole_quantities(cloud)
+    values = [{"trade_id": number, "quantity": number / 2} for number in range(7)]
+    schema = pa.schema([(field.name, arrow_type(field)) for field in raw_tables()["trades"].schema])
+    with pytest.raises(CloudError, match="refused 3 of 5 rows"):
+        append(cloud.writer, table, pa.Table.from_pylist(values[1:6], schema))
+    assert sorted(append(cloud.writer, table, pa.Table.from_pylist(values, schema)).refused) == [
+        1, 3, 5,
+    ]  # fmt: skip
+
+
+def test_a_stream_that_cannot_be_committed_is_not_taken_for_one_that_was(
+    cloud_settings: Settings,
+) -> None:
+    cloud = BigQuery(cloud_settings)
+    cloud.create_raw_tables()
+    table = cloud.raw("trades")
+    pending = types.WriteStream(type_=types.WriteStream.Type.PENDING)
+    stream = cloud.writer.create_write_stream(parent=path(table), write_stream=pending).name
+    with pytest.raises(NotFound):
+        commit(cloud.writer, table, stream)
+    cloud.writer.finalize_write_stream(name=stream)
+    commit(cloud.writer, table, stream)
+    commit(cloud.writer, table, stream)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RetryError("too long", None),
+        RefreshError("the token was revoked"),
+        requests.ConnectionError("no network"),
+    ],
+)
+def test_what_the_client_raises_is_told_in_a_line(error: Exception) -> None:
+    with pytest.raises(CloudError, match=f"cannot land: .*{error.args[0]}"), told("cannot land"):
+        raise error
+
+
+def test_landing_goes_on_after_bigquery_failed(cloud_settings: Settings, wire: Wire) -> None:
+    def trades() -> list[tuple[int, ...]]:
+        return rows_of(cloud_settings, "select trade_id from trades")
+
+    BigQuery(cloud_settings).create_raw_tables()
+    record(cloud_settings, 1, 2)
+    wire.refuse["BatchCommitWriteStreams"] = [grpc.StatusCode.PERMISSION_DENIED] * 2
+    command = [sys.executable, "-m", "orchestration.cli", "land", "--every", "0.1s"]
+    environment = os.environ | {"TAPEHOUSE_DATABASE": str(cloud_settings.database)}
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment) as process:
+        while process.poll() is None and not trades():
+            pass
+        process.terminate()
+    assert process.returncode == 0
+    assert landed(cloud_settings) == ([1, 2], [(2, 0)])
 
 
 def test_a_killed_load_leaves_all_of_it_or_nothing(

@@ -1,10 +1,13 @@
 """SQLAlchemy on both warehouses: the same question, the same answer."""
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from bigquery_emulator import Emulator
+from cloud_faults import faulty
 
 from ingest import warehouse
 from ingest.bigquery import BigQuery
@@ -47,6 +50,27 @@ def test_both_warehouses_answer_pandas_through_sqlalchemy(cloud_settings: Settin
     first = pd.Timestamp(datetime(2024, 1, 1, tzinfo=UTC))
     assert answers[0] == [(symbol, 10, 2.25, first) for symbol in ("BTCUSDT", "ETHUSDT")]
     assert answers[1] == answers[0]
+
+
+def test_tables_of_the_dbt_project_need_no_dataset(
+    cloud_settings: Settings, bigquery_emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.environ["TAPEHOUSE_BIGQUERY_PROJECT"] != bigquery_emulator.project:
+        pytest.skip("the requests are read in front of the emulator")
+    dataset = cloud_settings.bigquery_dataset
+    cloud = BigQuery(cloud_settings)
+    cloud.client.create_dataset(dataset)
+    cloud.client.query(f"create table {dataset}.sig_any as select 1 as signal").result()
+    assert [row.signal for row in cloud.analyst.query("select * from sig_any").result()] == [1]
+    with faulty(bigquery_emulator) as wire:
+        for name, value in wire.environment.items():
+            monkeypatch.setenv(name, value)
+        with engine(cloud_settings).connect() as connection:
+            # The emulator takes a default dataset of jobs alone, and answers nothing.
+            pd.read_sql_query("select * from sig_any", connection)
+    (query,) = wire.queries
+    assert query["defaultDataset"] == {"projectId": cloud.client.project, "datasetId": dataset}
+    assert query["maximumBytesBilled"] == str(cloud_settings.bigquery_maximum_bytes)
 
 
 def test_the_snapshot_is_not_locked_by_readers(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from cloud_fixtures import rows_of
 from test_sync import DAY, contents, fill
 
 from ingest import warehouse
-from ingest.clients import CloudError
 from ingest.raw_tables import raw_tables
 from ingest.settings import PROJECT_ROOT, Settings, Target
 from ingest.stores import CloudStore, FileStore, Store
 from ingest.sync import sync
+from ingest.warehouse import CloudError
 
 END = datetime(2025, 1, 1, tzinfo=UTC)
 TRADES = raw_tables()["trades"]

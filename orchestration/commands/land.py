@@ -32,13 +32,13 @@ def land(
 ) -> None:
     """Land what the logs of the recorder and of the scoring loop hold, each frame once.
 
-    The warehouse is held for moments only. With --every it goes on until Ctrl-C or SIGTERM, and
-    waits for its turn while a build holds the warehouse.
+    The warehouse is held for moments only. With --every it goes on until Ctrl-C or SIGTERM: while
+    a build holds the warehouse, or BigQuery fails, it says so and tries again.
     """
     from ingest import health, logs
     from ingest.drain import drain
     from ingest.settings import Settings
-    from ingest.warehouse import WarehouseBusyError
+    from ingest.warehouse import CloudError, WarehouseBusyError
     from orchestration.commands.tables import show
 
     settings = Settings()
@@ -53,8 +53,8 @@ def land(
         while not stop.is_set():
             try:
                 report = drain(settings)
-            except WarehouseBusyError as error:
-                log.warning("busy", error=str(error))
+            except (WarehouseBusyError, CloudError) as error:
+                log.warning("not landed", error=str(error))
             else:
                 log.info("landed", rows=report.row_count, rejects=report.reject_count)
             stop.wait(every)
