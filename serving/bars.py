@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+#: Klines that end so much later than it is are not believed before.
+AHEAD = timedelta(minutes=1)
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -17,15 +19,12 @@ class Close:
         Opening of the earliest bar that is new or has changed, naive UTC.
     closed_at : datetime
         Close of the newest.
-    until : datetime
-        Close of the newest bar of which klines have come: it may be computed with these.
     missing : int
         Symbols that were there at the close before and have not come.
     """
 
     changed: datetime
     closed_at: datetime
-    until: datetime
     missing: int
 
 
@@ -74,10 +73,9 @@ class Closes:
                 known = self._changed.get(end, bar_opened_at)
                 self._changed[end] = min(known, bar_opened_at)
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether klines have come of bars that were not given out yet."""
-        return bool(self._heard)
+    def is_waiting(self, now: datetime) -> bool:
+        """Whether klines have come of bars that have ended and were not given out yet."""
+        return any(end <= now + AHEAD for end in self._heard)
 
     @property
     def last_closed_at(self) -> datetime | None:
@@ -90,14 +88,15 @@ class Closes:
             heard = self._heard[end]
             missing = self._expected - heard.keys()
             is_again = end <= self._last_closed_at
-            if missing and not is_again and now - min(heard.values()) < self.wait:
+            # A clock that was set back says of what was heard that it is to come.
+            waited = abs(now - min(heard.values()))
+            if end > now + AHEAD or (missing and not is_again and waited < self.wait):
                 continue
-            until = max(self._heard)
             del self._heard[end]
             if not is_again:
                 self._expected = set(heard)
                 self._last_closed_at = end
-            return Close(self._changed.pop(end), end, until, 0 if is_again else len(missing))
+            return Close(self._changed.pop(end), end, 0 if is_again else len(missing))
         return None
 
     def skip_to(self, ended: Mapping[datetime, set[str]]) -> None:

@@ -17,7 +17,7 @@ from ingest import health, logs
 from ingest.intervals import INTERVALS_US, MINUTE_US
 from ingest.segments import Frame, SegmentReader, oldest_since
 from ingest.settings import Settings
-from serving.bars import Close, Closes
+from serving.bars import AHEAD, Close, Closes
 from serving.models import Probabilities
 from serving.online import LATE_BARS, OnlineFeatures
 from serving.outbox import Outbox
@@ -34,6 +34,12 @@ MINUTE_S = 0.05
 PLAN_S = 1.0
 #: How often rows that no later bar needs are dropped while no bar closes; after a close they are.
 TIDY_S = 60.0
+#: Frames may be so much newer than the clock.
+CLOCK_STEP = timedelta(seconds=5)
+#: A loop that left klines out begins anew after so many seconds without another one, and only so
+#: long after it began.
+QUIET_S = 5.0
+RENEWED_S = 300.0
 #: The first symbol of a close waits so long for the others.
 STRAGGLERS = timedelta(milliseconds=250)
 BARS_MODEL = "int_bars"
@@ -65,6 +71,9 @@ class Loop:
     after : datetime, optional
         Versions that were not asked before are asked about the bars that close after this moment,
         naive UTC; by default the close that was said last or, if none was, the present.
+    late_from : datetime, optional
+        Opening of the first bar of which the loop before left klines out, naive UTC: the bars since
+        then are made up for.
     """
 
     def __init__(
@@ -77,8 +86,14 @@ class Loop:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC).replace(tzinfo=None),
         on_said: Callable[[], None] = lambda: None,
         after: datetime | None = None,
+        late_from: datetime | None = None,
     ) -> None:
         self._on_said = on_said
+        self._made_up_from = late_from
+        #: The opening of the first bar of which this loop left klines out.
+        self.late_from: datetime | None = None
+        self._left_out: set[str] = set()
+        self._late_at = self._begun_at = time.monotonic()
         self.prepared = prepared
         self._after = after
         self._promoted: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
@@ -116,7 +131,8 @@ class Loop:
     def since(self) -> datetime:
         """Return the opening of the first bar that may still have to be said, naive UTC."""
         last = self._outbox.last_closed_at
-        self._outbox.forget(max(self._clock() - CATCH_UP, (last or _EPOCH) - LATE_BARS))
+        first = min((last or _EPOCH) - LATE_BARS, self._made_up_from or datetime.max)
+        self._outbox.forget(max(self._clock() - CATCH_UP, first))
         versions = self._begin(self._after or last or self._clock())
         first = min(self._outbox.since(version) for version in versions)
         return first - timedelta(minutes=max(self.prepared.intervals))
@@ -124,7 +140,8 @@ class Loop:
     def start(self, landed: Mapping[str, pa.Table]) -> None:
         """Begin with the rows of the warehouse, by relation, and what was heard since."""
         log = f"websocket:{self._market}@"
-        landed_us = max((_last_heard(rows, log) for rows in landed.values()), default=0)
+        present = self._clock() + CLOCK_STEP
+        landed_us = max((_last_heard(rows, log, present) for rows in landed.values()), default=0)
         place = oldest_since(self._log, landed_us - _OVERLAP_US)
         self._reader = self._exit.enter_context(SegmentReader(self._log, place))
         parts = {relation: [rows] for relation, rows in landed.items()}
@@ -136,22 +153,47 @@ class Loop:
         rows = {relation: pa.concat_tables(some) for relation, some in parts.items()}
         results = self._features.start(rows, now=self._now())
         bars = results[BARS_MODEL]
-        self._closes.skip_to(self._ended(bars))
+        closed_at = self._resume(self._ended(bars))
         for signal in self._outbox.unannounced:
             self._tell(signal)
-        self._say(results, heard_at=self._now())
+        ended = {name: _closed_until(rows, closed_at) for name, rows in results.items()}
+        self._say(ended, heard_at=self._now())
+        self._begun_at = time.monotonic()
         _log.info("started", models=len(self.prepared.asked), bars=len(bars))
 
+    def _resume(self, ended: dict[datetime, set[str]]) -> datetime:
+        """Go on with the newest bars as if they had just come: of some symbols they may not have.
+
+        Returns
+        -------
+        datetime
+            The close of those before them.
+        """
+        newest = max(ended, default=_EPOCH)
+        now, symbols = self._clock(), ended.pop(newest, set())
+        self._closes.skip_to(ended)
+        minute = timedelta(minutes=1)
+        self._closes.add((symbol, newest - minute, 1, now) for symbol in sorted(symbols))
+        return max(ended, default=_EPOCH)
+
     def _ended(self, bars: pa.Table) -> dict[datetime, set[str]]:
-        """Return the symbols of the newest bars of each length that is asked for, by their end."""
+        """Return the symbols of the newest two bars of each length that is asked for, by end."""
         ended: dict[datetime, set[str]] = {}
+        present = self._clock() + AHEAD
         for minutes in self.prepared.intervals:
-            own = bars.filter(pc.equal(bars["interval_minutes"], minutes))
+            width = timedelta(minutes=minutes)
+            is_own = pc.and_(
+                pc.equal(bars["interval_minutes"], minutes),
+                pc.less_equal(bars["opened_at"], pa.scalar(present - width, pa.timestamp("us"))),
+            )
+            own = bars.filter(is_own)
             if len(own):
-                opened_at = pc.max(own["opened_at"])
-                newest = own.filter(pc.equal(own["opened_at"], opened_at))["symbol"]
-                end = opened_at.as_py() + timedelta(minutes=minutes)
-                ended.setdefault(end, set()).update(newest.to_pylist())
+                first = pa.scalar(pc.max(own["opened_at"]).as_py() - width, pa.timestamp("us"))
+                own = own.filter(pc.greater_equal(own["opened_at"], first))
+                for symbol, opened_at in zip(
+                    own["symbol"].to_pylist(), own["opened_at"].to_pylist(), strict=True
+                ):
+                    ended.setdefault(opened_at + width, set()).add(symbol)
         return ended
 
     def adopt(self, prepared: Prepared) -> None:
@@ -165,11 +207,13 @@ class Loop:
         -------
         Prepared or None
             What a new loop is to go on with, if models were promoted that need features which
-            this one does not compute; None once it was stopped.
+            this one does not compute, or if it has left klines out; None once it was stopped.
         """
         while not self._stop.is_set():
             if successor := self.follow_promotions():
                 return successor
+            if self._is_to_be_renewed():
+                return self.prepared
             if not self.step():
                 self._stop.wait(POLL_S)
         return None
@@ -194,6 +238,11 @@ class Loop:
         """The close of the newest bars that were computed, naive UTC."""
         return self._closes.last_closed_at
 
+    def _is_to_be_renewed(self) -> bool:
+        now = time.monotonic()
+        is_over = now - self._late_at >= QUIET_S and now - self._begun_at >= RENEWED_S
+        return self.late_from is not None and is_over
+
     def stop(self, *_: object) -> None:
         """Have `run` return once what it is doing is done."""
         self._stop.set()
@@ -210,7 +259,7 @@ class Loop:
             self._take()
             self._features.advance(self._now())
             self._is_planned = False
-            if time.monotonic() - self._tidied_at >= TIDY_S:
+            if time.monotonic() - self._tidied_at >= TIDY_S and not self._is_waiting():
                 self._tidy()
         elif not self._is_planned and time.monotonic() - self._advanced_at >= PLAN_S:
             self._plan_ahead()
@@ -240,7 +289,8 @@ class Loop:
     def _take(self) -> None:
         now = self._clock()
         for kind, rows in self._tape.take().items():
-            heard, rows = len(rows), self._features.add(self._sources[kind], rows)
+            heard, rows = len(rows), self._in_time(rows) if kind == "klines" else rows
+            rows = self._features.add(self._sources[kind], rows)
             if heard > len(rows):
                 health.LATE_BARS.labels(f"{kind} too late").inc(heard - len(rows))
             if kind == "klines":
@@ -255,11 +305,28 @@ class Loop:
                     for symbol, opened_at, interval in zip(*columns, strict=True)
                 )
 
+    def _in_time(self, klines: pa.Table) -> pa.Table:
+        """Leave out symbols of which klines come too late, until a new loop makes up for them."""
+        width = timedelta(minutes=max(self.prepared.intervals))
+        first = self._features.complete_from(self._sources["klines"])
+        oldest = self._clock() - CATCH_UP
+        columns = (klines[name].to_pylist() for name in ("symbol", "open_time"))
+        for symbol, opened_at in zip(*columns, strict=True):
+            opened_at = opened_at.replace(tzinfo=None)
+            if oldest < opened_at < first:
+                self.late_from = min(self.late_from or opened_at, opened_at - width)
+                self._late_at = time.monotonic()
+                self._left_out.add(symbol)
+        if not self._left_out:
+            return klines
+        is_left_out = pc.is_in(klines["symbol"], pa.array(self._left_out, pa.string()))
+        return klines.filter(pc.invert(is_left_out))
+
     def _close(self, close: Close) -> None:
         heard_at = self._now()
         begun = time.perf_counter()
         self._take()
-        results = self._features.refresh(close.changed, until=close.until)
+        results = self._features.refresh(close.changed, until=close.closed_at)
         computed = time.perf_counter()
         health.SIGNAL_SECONDS.labels("features").observe(computed - begun)
         if close.missing:
@@ -269,7 +336,7 @@ class Loop:
         ended = {name: _closed_until(rows, close.closed_at) for name, rows in results.items()}
         self._say(ended, heard_at=heard_at)
         self._plan_ahead()
-        if not self._closes.is_waiting:
+        if not self._is_waiting():
             self._tidy()
         health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
 
@@ -288,7 +355,10 @@ class Loop:
     def _tidy(self) -> None:
         self._tidied_at = time.monotonic()
         self._features.forget(self._now())
-        self._outbox.forget(self._clock() - CATCH_UP)
+        self._outbox.forget(min(self._clock(), self.last_closed_at or datetime.max) - CATCH_UP)
+
+    def _is_waiting(self) -> bool:
+        return self._closes.is_waiting(self._clock())
 
     def _say(self, results: Mapping[str, pa.Table], *, heard_at: datetime) -> None:
         begun = time.perf_counter()
@@ -322,10 +392,11 @@ class Loop:
             self._announce(signal)
 
     def _now(self) -> datetime:
-        """Return when the newest frame arrived, naive UTC; the clock's time before the first."""
+        """Return when the newest frame arrived, naive UTC, if the clock agrees; else its time."""
+        now = self._clock()
         if not self._heard_us:
-            return self._clock()
-        return _EPOCH + timedelta(microseconds=self._heard_us)
+            return now
+        return min(_EPOCH + timedelta(microseconds=self._heard_us), now + CLOCK_STEP)
 
 
 def _closed_until(rows: pa.Table, closed_at: datetime) -> pa.Table:
@@ -334,8 +405,15 @@ def _closed_until(rows: pa.Table, closed_at: datetime) -> pa.Table:
     return rows.filter(pc.less_equal(rows["closed_at"], pa.scalar(closed_at, pa.timestamp("us"))))
 
 
-def _last_heard(rows: pa.Table, log: str) -> int:
-    """Return when the last of a log's rows that have landed was heard, epoch microseconds."""
-    live = rows.filter(pc.fill_null(pc.starts_with(rows["source"], log), False))
+def _last_heard(rows: pa.Table, log: str, present: datetime) -> int:
+    """Return when the last of a log's rows that have landed was heard, epoch microseconds.
+
+    Rows from when the clock ran ahead say nothing of those that came after.
+    """
+    is_live = pc.and_(
+        pc.starts_with(rows["source"], log),
+        pc.less_equal(rows["received_at"], pa.scalar(present, pa.timestamp("us", "UTC"))),
+    )
+    live = rows.filter(pc.fill_null(is_live, False))
     newest = pc.max(live["received_at"]).as_py() if len(live) else None
     return 0 if newest is None else int(newest.timestamp() * 1e6)

@@ -68,6 +68,7 @@ class OnlineFeatures:
             kept = self._views.schema(relation).empty_table().select(list(step.columns))
             self._tables[relation] = Kept(kept, is_ordered=True, is_read_far=relation in read_far)
         self._tidied_at = _EPOCH
+        self._newest = 0
         self._parents: dict[str, set[str]] = {}
         self._queries: dict[str, list[PlannedQuery]] = {}
         self._origins = {relation: {relation} for relation in self._sources}
@@ -102,7 +103,7 @@ class OnlineFeatures:
         for source in self.plan.sources:
             if source.relation in rows:
                 some = rows[source.relation].cast(self._views.schema(source.relation))
-                self._tables[source.relation].add(some, self._instants(source, some))
+                self._append(source, some, self._instants(source, some))
         queries = {
             name: [self._planned(step, step.model.sql)] for name, step in self._steps.items()
         }
@@ -113,18 +114,21 @@ class OnlineFeatures:
         self.plan_ahead()
         return results
 
+    def complete_from(self, source: Source) -> datetime:
+        """Return the moment since which rows are still taken, naive UTC."""
+        return self._complete_from.get(source.relation, _EPOCH)
+
     def add(self, source: Source, rows: pa.Table) -> pa.Table:
         """Append raw rows; return them without those that came too late and were left out."""
         rows = rows.cast(self._views.schema(source.relation))
         happened_at = self._instants(source, rows)
-        complete_from = self._complete_from.get(source.relation, _EPOCH)
-        in_time = happened_at >= microseconds(complete_from)
+        in_time = happened_at >= microseconds(self.complete_from(source))
         if not in_time.all():
             rows, happened_at = rows.filter(pa.array(in_time)), happened_at[in_time]
         if not len(rows):
             return rows
         first = _EPOCH + timedelta(microseconds=int(happened_at.min()))
-        self._tables[source.relation].add(rows, happened_at)
+        self._append(source, rows, happened_at)
         for name, step in self._steps.items():
             if step.is_early and source.relation in self._origins[step.model.relation]:
                 self._changed[name] = min(self._changed.get(name, first), first)
@@ -145,7 +149,7 @@ class OnlineFeatures:
         changed : datetime
             The moment, naive UTC; models whose sums begin at midnight are computed from there.
         until : datetime
-            When the newest bar closed of which klines were added, naive UTC.
+            When the newest of them closed, naive UTC.
 
         Returns
         -------
@@ -166,7 +170,8 @@ class OnlineFeatures:
                 query.plan()
 
     def forget(self, now: datetime) -> None:
-        """Drop what no later bar needs."""
+        """Drop what no later bar needs; the newest row tells if a clock runs ahead."""
+        now = min(now, _EPOCH + timedelta(microseconds=self._newest))
         for source in self.plan.sources:
             self._forget_raw(source, now)
         if (tidied_at := _floor(now, min(self.plan.intervals))) == self._tidied_at:
@@ -300,22 +305,33 @@ class OnlineFeatures:
             is_whole = is_closing and (step.has_intervals or shortest == 1)
             if changed < now if is_whole else _floor(changed, shortest) < _floor(now, shortest):
                 due[name] = min(_floor(changed, width) for width in widths)
-                del self._changed[name]
+                if is_closing and self._newest >= microseconds(now):
+                    # Of what came since the bars closed its parents may have nothing yet.
+                    self._changed[name] = now
+                else:
+                    del self._changed[name]
         return due
+
+    def _append(self, source: Source, rows: pa.Table, happened_at: Moments) -> None:
+        if len(rows):
+            self._tables[source.relation].add(rows, happened_at)
+            self._newest = max(self._newest, int(happened_at.max()))
 
     def _forget_raw(self, source: Source, now: datetime) -> None:
         readers = [
             step for name, step in self._steps.items() if source.relation in self._parents[name]
         ]
-        late = LATE_BARS + timedelta(minutes=max(self.plan.intervals))
+        longest = max(self.plan.intervals)
+        late = LATE_BARS + timedelta(minutes=longest)
         if all(step.is_early and not step.has_intervals for step in readers):
             late = LATE_TAPE
         minutes, _ = self.plan.sources[source]
         grain = max(step.model.grain_minutes for step in readers)
         first = _floor(now - late - timedelta(minutes=minutes), grain)
-        self._complete_from[source.relation] = max(
-            first, self._complete_from.get(source.relation, _EPOCH)
-        )
+        # Bars before that would be computed from what is not kept.
+        is_tape = all(step.is_early for step in readers)
+        complete_from = first if is_tape else _floor(now - LATE_BARS, longest)
+        self._complete_from[source.relation] = max(complete_from, self.complete_from(source))
         self._tables[source.relation].forget(first)
 
     def _instants(self, source: Source, rows: pa.Table) -> Moments:

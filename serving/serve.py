@@ -27,7 +27,8 @@ def serve(
 
     Who is asked, thresholds and rules follow the warehouse: what is promoted is asked from the
     bars on that close next. Where it needs features that were not computed before, the loop
-    begins anew with them, and makes up for the bars that close meanwhile.
+    begins anew with them, and makes up for the bars that close meanwhile. So it does after klines
+    came too late to be computed with what is kept.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     prepared: Prepared | None = first
-    after = None
+    after = late_from = None
     with Remote(services, local.probabilities, budgets=settings.budgets_directory) as remote:
         while prepared and not stopped.is_set():
             with Loop(
@@ -73,6 +74,7 @@ def serve(
                 announce=announce,
                 clock=clock,
                 after=after,
+                late_from=late_from,
             ) as loop:
                 running[:] = [loop]
                 rows = raw_rows(settings, prepared.plan, since=loop.since(), timeout_s=timeout_s)
@@ -87,5 +89,6 @@ def serve(
                     every_s=promotions_s,
                 ):
                     prepared = None if stopped.is_set() else loop.run()
-                after = loop.last_closed_at
-                loop.prepared.decisions.close()
+                after, late_from = loop.last_closed_at, loop.late_from
+                if prepared is not loop.prepared:
+                    loop.prepared.decisions.close()

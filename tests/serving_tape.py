@@ -77,7 +77,9 @@ class Tape:
         self.writer = SegmentWriter(self.settings.segments_directory / "um")
         self.told: list[Any] = []
 
-    def loop(self, prepared: Prepared, local: Local | None = None) -> Loop:
+    def loop(
+        self, prepared: Prepared, local: Local | None = None, *, late_from: datetime | None = None
+    ) -> Loop:
         """Start a loop as `serve` does."""
         loop = Loop(
             self.settings,
@@ -85,6 +87,7 @@ class Tape:
             probabilities=(local or Local(prepared.asked)).probabilities,
             announce=self.told.append,
             clock=self.clock,
+            late_from=late_from,
         )
         loop.start(raw_rows(self.settings, prepared.plan, since=loop.since(), timeout_s=10))
         return loop

@@ -15,6 +15,7 @@ from ingest.settings import Settings
 from ingest.simulator import Market
 from ml import onnx_model, registry
 from serving import loop as loops
+from serving import online
 from serving.models import Local
 from serving.prepare import Prepared, prepare
 from serving.promotions import Promotions
@@ -26,6 +27,7 @@ from tests.serving_tape import MODEL, Tape, at, holding
 __all__ = ["built", "ingested", "market"]
 
 BARS = 3
+SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
@@ -213,6 +215,95 @@ def test_a_late_symbol_is_scored_when_it_comes_and_a_correction_changes_no_signa
         last = next(frame for frame in reversed(on_time) if "btcusdt@kline" in frame.stream)
         tape.play(loop, [last, last._replace(payload=last.payload.replace(b'"n":', b'"n":1'))])
         assert tape.said() == tape.expected
+
+
+def test_klines_that_come_too_late_to_be_computed_have_the_loop_begin_anew(
+    tape: Tape, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (loops, online):
+        monkeypatch.setattr(module, "LATE_BARS", timedelta(minutes=2))
+    for name in ("QUIET_S", "RENEWED_S"):
+        monkeypatch.setattr(loops, name, 0.0)
+    half = tape.start + timedelta(minutes=11)
+    held = [
+        frame
+        for frame in tape.frames
+        if frame.stream == "ethusdt@kline_1m" and at(frame.received_at) < half - SECOND
+    ]
+    on_time = [frame for frame in tape.frames if frame not in held]
+    before = [frame for frame in on_time if at(frame.received_at) < half]
+    with tape.loop(prepared) as loop:
+        tape.play(loop, before)
+        assert loop.late_from is None
+        tape.play(loop, [frame._replace(received_at=before[-1].received_at) for frame in held])
+        assert loop.late_from is not None
+        assert loop.late_from <= tape.start
+        assert loop.run() is prepared
+    assert {row[0] for row in tape.said()["champions"]} == {"BTCUSDT"}
+    with tape.loop(prepared, late_from=loop.late_from) as loop:
+        tape.play(loop, on_time[len(before) :])
+        assert loop.late_from is None
+    assert tape.said() == tape.expected
+
+
+def test_a_clock_that_jumps_ahead_and_back_changes_nothing_that_is_said(
+    tape: Tape, prepared: Prepared
+) -> None:
+    minutes = [6, 7]
+    jumped = [tape.start + timedelta(minutes=minute) for minute in minutes]
+    ahead = timedelta(minutes=45)
+    with tape.loop(prepared) as loop:
+        for minute in range(5 * BARS + 1):
+            begin = tape.start + timedelta(minutes=minute)
+            some = [
+                frame
+                for frame in tape.frames
+                if begin <= at(frame.received_at) < begin + timedelta(minutes=1)
+            ]
+            if begin not in jumped:
+                tape.play(loop, some)
+                continue
+            tape.play(
+                loop,
+                [
+                    frame._replace(received_at=frame.received_at + ahead // timedelta.resolution)
+                    for frame in some
+                ],
+            )
+            loop._tidy()
+    assert tape.said() == tape.expected
+    # A loop that begins now reads what came after the rows of the wrong time.
+    with tape.loop(prepared) as loop:
+        assert loop.last_closed_at == tape.end - timedelta(minutes=5)
+
+
+def test_a_loop_that_begins_amid_a_close_waits_for_the_other_symbols(
+    tape: Tape, prepared: Prepared
+) -> None:
+    first_close = tape.start + timedelta(minutes=5)
+    late = next(
+        frame
+        for frame in tape.frames
+        if frame.stream == "ethusdt@kline_1m" and at(frame.received_at) > first_close
+    )
+    before = [
+        frame
+        for frame in tape.frames
+        if at(frame.received_at) < first_close + SECOND and frame is not late
+    ]
+    with tape.loop(prepared):
+        pass
+    tape.writer.append_all(before)
+    tape.clock.now = first_close + SECOND
+    with tape.loop(prepared) as loop:
+        tape.settle(loop)
+        assert tape.said()["champions"] == []
+        tape.writer.append_all([late])
+        tape.settle(loop)
+        said = {row[0] for row in tape.said()["champions"] if row[1] == tape.start}
+        assert said == set(SYMBOLS)
+        tape.play(loop, tape.frames[len(before) + 1 :])
+    assert tape.said() == tape.expected
 
 
 def key(signal: Any) -> tuple[Any, ...]:
