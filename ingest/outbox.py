@@ -1,6 +1,6 @@
 """The outbox: what the scoring loop said, as rows of the raw tables."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -50,9 +50,9 @@ def served(tables: Mapping[str, pa.Table], *, at: int) -> Frame:
     return Frame(at, SERVED, orjson.dumps(said))
 
 
-def started(versions: Sequence[str], *, at: int) -> Frame:
-    """Return the frame that says that some versions are asked from now on."""
-    return Frame(at, STARTED, orjson.dumps({"versions": list(versions)}))
+def started(since: Mapping[str, int], *, at: int) -> Frame:
+    """Return the frame that says which versions are asked, and since when each of them is."""
+    return Frame(at, STARTED, orjson.dumps({"versions": list(since), "since": dict(since)}))
 
 
 def rows(frames: Iterable[Frame]) -> dict[str, pa.Table]:

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from ingest import health, logs
 from ingest.intervals import INTERVALS_US, MINUTE_US
-from ingest.segments import Frame, SegmentReader, oldest_since
+from ingest.segments import START, Cursor, Frame, SegmentReader
 from ingest.settings import Settings
 from serving.bars import AHEAD, Close, Closes
 from serving.models import Probabilities
 from serving.online import LATE_BARS, OnlineFeatures
-from serving.outbox import Outbox
+from serving.outbox import REPEATED, Outbox
 from serving.prepare import CATCH_UP, REGIMES, Prepared
 from serving.said import Said, ask
 from serving.tape import Tape
@@ -44,8 +44,6 @@ RENEWED_S = 300.0
 STRAGGLERS = timedelta(milliseconds=250)
 BARS_MODEL = "int_bars"
 _CLOSED = re.compile(rb'"x":\s*true')
-#: Frames so much older than the newest that has landed are read again; staging knows them.
-_OVERLAP_US = 60_000_000
 _EPOCH = datetime(1970, 1, 1)
 _log = logs.logger("loop")
 Signal = Mapping[str, Any]
@@ -140,13 +138,11 @@ class Loop:
     def start(self, landed: Mapping[str, pa.Table]) -> None:
         """Begin with the rows of the warehouse, by relation, and what was heard since."""
         log = f"websocket:{self._market}@"
-        present = self._clock() + CLOCK_STEP
-        landed_us = max((_last_heard(rows, log, present) for rows in landed.values()), default=0)
-        place = oldest_since(self._log, landed_us - _OVERLAP_US)
+        place = max((_last_landed(rows, log) for rows in landed.values()), default=START)
         self._reader = self._exit.enter_context(SegmentReader(self._log, place))
         parts = {relation: [rows] for relation, rows in landed.items()}
         while frames := self._reader.read():
-            self._hear([frame for frame in frames if frame.received_at > landed_us - _OVERLAP_US])
+            self._hear(frames)
             for kind, rows in self._tape.take().items():
                 relation = self._sources[kind].relation
                 parts[relation].append(rows.cast(parts[relation][0].schema))
@@ -154,8 +150,10 @@ class Loop:
         results = self._features.start(rows, now=self._now())
         bars = results[BARS_MODEL]
         closed_at = self._resume(self._ended(bars))
+        recent = self._clock().replace(tzinfo=UTC) - REPEATED
         for signal in self._outbox.unannounced:
-            self._tell(signal)
+            if signal["served_at"] >= recent:
+                self._tell(signal)
         ended = {name: _closed_until(rows, closed_at) for name, rows in results.items()}
         self._say(ended, heard_at=self._now())
         self._begun_at = time.monotonic()
@@ -405,15 +403,8 @@ def _closed_until(rows: pa.Table, closed_at: datetime) -> pa.Table:
     return rows.filter(pc.less_equal(rows["closed_at"], pa.scalar(closed_at, pa.timestamp("us"))))
 
 
-def _last_heard(rows: pa.Table, log: str, present: datetime) -> int:
-    """Return when the last of a log's rows that have landed was heard, epoch microseconds.
-
-    Rows from when the clock ran ahead say nothing of those that came after.
-    """
-    is_live = pc.and_(
-        pc.starts_with(rows["source"], log),
-        pc.less_equal(rows["received_at"], pa.scalar(present, pa.timestamp("us", "UTC"))),
-    )
-    live = rows.filter(pc.fill_null(is_live, False))
-    newest = pc.max(live["received_at"]).as_py() if len(live) else None
-    return 0 if newest is None else int(newest.timestamp() * 1e6)
+def _last_landed(rows: pa.Table, log: str) -> Cursor:
+    """Return where the newest stretch of a log began that rows have landed of."""
+    found = (source for source in pc.unique(rows["source"]).to_pylist() if source)
+    places = (source.removeprefix(log) for source in found if source.startswith(log))
+    return max(map(Cursor.parse, places), default=START)

@@ -8,15 +8,19 @@ from typing import Self
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingest import outbox
 from ingest.segment_writer import SegmentWriter
-from ingest.segments import SegmentReader
+from ingest.segments import Frame, SegmentReader
 
 KEY = ("model_version", "exchange", "market", "symbol", "interval_minutes", "opened_at")
-#: A loop that starts announces again what was said in so much time before it ended.
-REPEATED_US = 60_000_000
+#: A loop that starts announces again what was said in so much time before.
+REPEATED = timedelta(minutes=1)
+#: Who is asked is said again so often: older segments go two days after they landed.
+STARTED_AGAIN = timedelta(hours=1)
 _EPOCH = datetime(1970, 1, 1)
+_MICROSECOND = timedelta(microseconds=1)
 #: An hour instead of five minutes: signals do not wait until a new segment is on the disk.
 SEGMENT_S = 3600.0
 Series = tuple[str, str, str]
@@ -42,7 +46,7 @@ class Outbox:
         self._said: dict[Bar, set[Series]] = {}
         self._series: dict[Series, Series] = {}
         self._since: dict[str, datetime] = {}
-        self._forgotten = _EPOCH
+        self._forgotten = self._asked_at = _EPOCH
         #: The close of the newest bar of which something was said.
         self.last_closed_at: datetime | None = None
         recent: deque[tuple[int, pa.Table]] = deque()
@@ -54,11 +58,10 @@ class Outbox:
                         if name == "signals":
                             self._remember(rows)
                             recent.append((frame.received_at, rows))
-                            while recent[0][0] < frame.received_at - REPEATED_US:
+                            while recent[0][0] < frame.received_at - REPEATED // _MICROSECOND:
                                 recent.popleft()
                     for said in outbox.saying([frame], outbox.STARTED):
-                        began_at = _EPOCH + timedelta(microseconds=frame.received_at)
-                        self._ask(said["versions"], began_at)
+                        self._ask(said["versions"], _moment(frame.received_at), said.get("since"))
         self.unannounced: list[dict[str, object]] = [
             signal for _, rows in recent for signal in rows.to_pylist()
         ]
@@ -72,9 +75,9 @@ class Outbox:
     def start(self, versions: Sequence[str], *, at: datetime) -> None:
         """Say who is asked from now on; those who were not before begin at a moment."""
         if self._since.keys() != set(versions):
-            self._writer.append(outbox.started(versions, at=_microseconds(at)))
-            self._writer.sync()
             self._ask(versions, at)
+            self._writer.append(self._started(at))
+            self._writer.sync()
 
     def since(self, version: str) -> datetime:
         """Return the moment after which the bars closed that a version is asked about."""
@@ -86,9 +89,15 @@ class Outbox:
         return signals.filter(pa.array(is_new, pa.bool_()))
 
     def say(self, signals: pa.Table, features: pa.Table, *, at: datetime) -> None:
-        """Keep signals and features durably; both are there when this returns, or neither."""
+        """Keep signals and features durably; those of a close are there together, or neither is."""
         tables: Mapping[str, pa.Table] = {"signals": signals, "served_features": features}
-        self._writer.append(outbox.served(tables, at=_microseconds(at)))
+        frames = [self._started(at)] if at - self._asked_at >= STARTED_AGAIN else []
+        # Of a day that is made up for: a frame holds 16 MB at most.
+        for closed_at in sorted(signals["closed_at"].unique().to_pylist()):
+            of_close = pc.field("closed_at") == pa.scalar(closed_at, pa.timestamp("us", "UTC"))
+            close = {name: rows.filter(of_close) for name, rows in tables.items()}
+            frames.append(outbox.served(close, at=_microseconds(at)))
+        self._writer.append_all(frames)
         self._writer.sync()
         self._remember(signals)
 
@@ -98,8 +107,18 @@ class Outbox:
         for bar in [bar for bar in self._said if _closed_at(bar) <= before]:
             del self._said[bar]
 
-    def _ask(self, versions: Sequence[str], at: datetime) -> None:
-        self._since = {version: self._since.get(version, at) for version in versions}
+    def _ask(
+        self, versions: Sequence[str], at: datetime, since: Mapping[str, int] | None = None
+    ) -> None:
+        begun = {version: _moment(us) for version, us in (since or {}).items()} | self._since
+        self._since = {version: begun.get(version, at) for version in versions}
+        self._asked_at = at
+
+    def _started(self, at: datetime) -> Frame:
+        """Return the frame that says who is asked, and since when."""
+        self._asked_at = at
+        since = {version: _microseconds(begun) for version, begun in self._since.items()}
+        return outbox.started(since, at=_microseconds(at))
 
     def _remember(self, signals: pa.Table) -> None:
         bars = set()
@@ -136,4 +155,8 @@ def _closed_at(bar: Bar) -> datetime:
 
 
 def _microseconds(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def _moment(at: int) -> datetime:
+    return _EPOCH + at * _MICROSECOND

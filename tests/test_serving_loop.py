@@ -87,6 +87,12 @@ def test_signals_equal_those_of_the_batch_and_a_restarted_loop_repeats_none(
     assert said == tape.expected
     assert {row[2] for row in said["ensembles"] if row[3]} >= {"stacked", "weighted"}
     assert len({key(signal) for signal in tape.told}) == len(tape.told) > again
+    # What a loop said in the minute before is announced again, and never what is older.
+    for later, is_told in ((timedelta(seconds=50), True), (timedelta(hours=6), False)):
+        told = len(tape.told)
+        tape.clock.now = tape.end + later
+        with tape.loop(prepared):
+            assert (len(tape.told) > told) is is_told
 
     judge_shadows(tape, prepared)
     with warehouse.reading(tape.settings.database) as connection:

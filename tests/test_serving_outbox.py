@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ingest import outbox, warehouse
 from ingest.drain import drain
-from ingest.segments import segments
+from ingest.segments import SegmentReader, segments
 from ingest.settings import Settings
 from serving.outbox import Outbox, landed_signals
 
@@ -98,3 +98,41 @@ def test_the_log_of_what_was_said_is_kept_for_two_days_and_its_end_for_ever(
         assert left.exists()
         assert box.last_closed_at == NOON + 2 * BAR
         assert len(box.new(signals("one", NOON, NOON + BAR))) == 1
+
+
+def test_who_is_asked_since_when_is_known_after_days_although_the_log_is_kept_for_two(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(database=tmp_path / "tapehouse.duckdb")
+    log = settings.outbox_directory
+    for hours in (0, 24, 72):
+        with Outbox(log, NOTHING) as box:
+            box.start(["one"], at=NOON)
+            say(box, "one", NOON + timedelta(hours=hours))
+    drain(settings)
+    first, *_ = segments(log).values()
+    for number, path in list(segments(log).items())[:2]:
+        path.rename(log / f"{number - 3 * 86_400_000}.frames.zst")
+    drain(settings)
+    assert not first.exists()
+    assert len(segments(log)) == 1
+    with Outbox(log, NOTHING) as box:
+        box.start(["one"], at=NOON + timedelta(hours=73))
+        assert box.since("one") == NOON
+
+
+def test_a_day_of_bars_may_be_said_at_once(tmp_path: Path) -> None:
+    closes = [NOON + number * BAR for number in range(24)]
+    said = signals("one", *closes, symbols=[f"COIN{number}USDT" for number in range(20)])
+    features = pa.Table.from_pylist(
+        [row | {"dataset": "ds", "features": "x" * 50_000} for row in said.to_pylist()],
+        outbox.SCHEMAS["served_features"],
+    )
+    with Outbox(tmp_path, NOTHING) as box:
+        box.start(["one"], at=NOON)
+        box.say(said, features, at=closes[-1] + BAR)
+    with SegmentReader(tmp_path) as reader:
+        frames = [frame for frame in iter(reader.read, []) for frame in frame]
+    served = outbox.rows(frames)
+    assert served["signals"].equals(said)
+    assert served["served_features"].equals(features)
