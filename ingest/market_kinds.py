@@ -42,6 +42,8 @@ KLINES = Kind(
         Rule("interval_us is null", f"interval is not one of {', '.join(INTERVALS_US)}"),
         Rule("open_time % interval_us <> 0", "open_time is not on the interval's grid"),
         Rule("close_time <= open_time", "close_time is not after open_time"),
+        Rule("is_closed and close_time > received_at + 3600000000",
+             "it closes an hour or more after it arrived"),
         Rule("least(open, high, low, close) <= 0", "a price is zero or negative"),
         Rule("volume < 0", "volume is negative"),
         Rule("least(quote_volume, taker_buy_volume, taker_buy_quote_volume, count) < 0",

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import duckdb
 import pyarrow as pa
@@ -62,7 +62,7 @@ class Outbox:
                                 recent.popleft()
                     for said in outbox.saying([frame], outbox.STARTED):
                         self._ask(said["versions"], _moment(frame.received_at), said.get("since"))
-        self.unannounced: list[dict[str, object]] = [
+        self.unannounced: list[dict[str, Any]] = [
             signal for _, rows in recent for signal in rows.to_pylist()
         ]
 

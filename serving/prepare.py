@@ -180,7 +180,9 @@ def raw_rows(
     with reading(settings.database, timeout_s=timeout_s) as connection:
         return {
             source.relation: connection.sql(
-                f"select * from {source.schema}.{source.name} where {source.event_time} >= $since",
+                f"select * from {source.schema}.{source.name} where {source.event_time} >= $since"
+                # Candles that are still open make no bar: of each minute there may be hundreds.
+                + (" and is_closed" if source.name == "klines" else ""),
                 params={"since": (since - timedelta(minutes=minutes)).replace(tzinfo=UTC)},
             ).to_arrow_table()
             for source, (_, minutes) in plan_.sources.items()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingest import health, messages
 from ingest.kind import KindName
@@ -49,7 +50,8 @@ class Tape:
             health.BAD_FRAMES.labels(reason.partition(":")[0]).inc()
         tables = {kind: rows for kind, rows in parsed.tables.items() if kind in self._kinds}
         if "klines" in tables:
-            tables["klines"] = tables["klines"].filter(tables["klines"]["is_closed"])
+            is_closed = pc.equal(pc.utf8_lower(_text(tables["klines"]["is_closed"])), "true")
+            tables["klines"] = tables["klines"].filter(is_closed)
         tables = {kind: rows for kind, rows in tables.items() if len(rows)}
         for kind in list(tables):
             tables[kind] = self._planned(kind, tables[kind])
@@ -72,10 +74,13 @@ class Tape:
         """See to it that the kind's query is planned for the columns of these rows."""
         schema = self._schemas.get(kind)
         if schema is not None and schema != rows.schema:
-            unified = pa.unify_schemas([schema, rows.schema], promote_options="permissive")
+            unified = _unified(schema, rows.schema)
+            rows = pa.table(
+                [_cast(rows[field.name], field.type) for field in unified], schema=unified
+            )
             if unified == schema:
-                return rows.select(schema.names).cast(schema)
-            rows, schema = rows.cast(unified), None
+                return rows
+            schema = None
         if schema is None:
             if kind in self._queries:
                 self._queries[kind].stop()
@@ -89,3 +94,28 @@ class Tape:
                 done=self._done,
             )
         return rows
+
+
+def _unified(known: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """Return a schema for both; what one message has as text and another as a number is text."""
+    fields = []
+    for field in known:
+        some = [pa.schema([field]), pa.schema([new.field(field.name)])]
+        try:
+            fields += pa.unify_schemas(some, promote_options="permissive")
+        except pa.ArrowTypeError:
+            fields.append(pa.field(field.name, pa.string()))
+    return pa.schema(fields)
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    return _text(column) if pa.types.is_string(kind) else column.cast(kind)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return values as text, in small letters what is no text yet; landing reads them alike."""
+    if pa.types.is_string(column.type):
+        return column
+    values = column.to_pylist()
+    texts = [None if value is None else str(value).lower() for value in values]
+    return pa.chunked_array([pa.array(texts, pa.string())])
