@@ -109,12 +109,15 @@ class BigQuery:
 
     def query(self, sql: str, parameters: Sequence[Parameter] = ()) -> pa.Table:
         """Run GoogleSQL and return its rows, which must be few."""
+        return self.job(sql, parameters).result().to_arrow(create_bqstorage_client=False)
+
+    def job(self, sql: str, parameters: Sequence[Parameter] = ()) -> bigquery.QueryJob:
+        """Start a job for GoogleSQL whose tables are those of the raw dataset."""
         config = bigquery.QueryJobConfig(
             query_parameters=parameters,
             default_dataset=f"{self.client.project}.{self.raw_dataset}",
         )
-        rows = self.client.query(sql, job_config=config).result()
-        return rows.to_arrow(create_bqstorage_client=False)
+        return self.client.query(sql, job_config=config)
 
     def batches(
         self,

@@ -1,8 +1,9 @@
 """Both warehouses as places that raw rows are copied from and to."""
 
 from abc import ABC, abstractmethod
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,6 +85,7 @@ class CloudStore(Store):
 
     def __init__(self, settings: Settings) -> None:
         self._cloud = BigQuery(settings)
+        self._compared_at = datetime.min.replace(tzinfo=UTC)
 
     def prepare(self, *, is_source: bool) -> None:  # noqa: ARG002
         """Create the raw tables that are missing; a source must be there."""
@@ -98,7 +100,9 @@ class CloudStore(Store):
             for name, value in (("start", start), ("end", end))
         ]
         with told(f"cannot compare {self._cloud.place}.{table.name}"):
-            rows = self._cloud.query(query, bounds).to_pylist()
+            job = self._cloud.job(query, bounds)
+            rows = job.result().to_arrow(create_bqstorage_client=False).to_pylist()
+        self._compared_at = job.created
         return {(row["day"], row["subject"]): (row["row_count"], row["checksum"]) for row in rows}
 
     def export(self, table: RawTable, start: datetime, end: datetime, file: Path) -> None:
@@ -119,17 +123,23 @@ class CloudStore(Store):
 
     def append(self, table: RawTable, file: Path, name: str) -> None:
         """Insert the rows of a Parquet file, all or none."""
-        # A job is done once: what an interrupted run has asked for is not asked for again.
         job_id = f"tapehouse-sync-{self._cloud.raw_dataset}-{table.name}-{name}"
-        reference = self._cloud.raw(table.name)
         with told(f"cannot copy to {self._cloud.place}.{table.name}"), file.open("rb") as stream:
-            schema = self._cloud.client.get_table(reference).schema
+            self._append_once(self._cloud.raw(table.name), stream, job_id)
+
+    def _append_once(self, table: bigquery.TableReference, file: IO[bytes], wanted: str) -> None:
+        """Append a file by a job of its own, or wait for that of an interrupted run."""
+        schema = self._cloud.client.get_table(table).schema
+        job_id = wanted
+        while True:
             try:
-                job = parquet_job(self._cloud, reference, schema, stream, job_id=job_id)
+                parquet_job(self._cloud, table, schema, file, job_id=job_id).result()
+                return
             except Conflict:
                 before = self._cloud.client.get_job(job_id)
-                if not before.error_result:
-                    before.result()
-                    return
-                job = parquet_job(self._cloud, reference, schema, stream)
-            job.result()
+            has_ended = before.ended and before.ended < self._compared_at
+            if not (before.error_result or has_ended):
+                before.result()
+                return
+            # It failed, or what it brought is gone: the comparison, which came later, misses it.
+            job_id = f"{wanted}-{before.ended:%Y%m%d%H%M%S%f}"

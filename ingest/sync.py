@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -61,7 +62,8 @@ def sync(
     """Bring a warehouse the raw rows that it lacks of the other one's, and compare both.
 
     Nothing is deleted or changed: a group of which the target has rows of its own keeps them.
-    The ledgers are copied last, and only after a whole run without a group that is missing.
+    The ledgers are copied last, and only by a run over all tables and days after which no group is
+    missing: a ledger's row that speaks of what is not there would keep it from landing for ever.
 
     Parameters
     ----------
@@ -145,12 +147,18 @@ def _table(
 
 
 def _parts(wanted: Digests, present: Digests) -> Iterator[list[Key]]:
-    """Yield the groups that differ, as many at once as have half a million rows, or one."""
+    """Yield the groups that differ, as many at once as have half a million rows, or one.
+
+    A part has no day in between that is the same on both sides: it would be read for nothing.
+    """
     differing = [key for key, digest in wanted.items() if present.get(key) != digest]
+    days = sorted({day for day, _ in wanted.keys() | present.keys()})
+    following = dict(pairwise(days))
     part: list[Key] = []
     rows = 0
     for key in sorted(differing, key=lambda key: (key[0], key[1] or "")):
-        if part and rows + wanted[key][0] > ROWS_AT_ONCE:
+        is_next = part and key[0] in (part[-1][0], following.get(part[-1][0]))
+        if part and (rows + wanted[key][0] > ROWS_AT_ONCE or not is_next):
             yield part
             part, rows = [], 0
         part.append(key)

@@ -12,6 +12,8 @@ Corrected in bigquery_emulator_server.py:
 - An element at a computed ORDINAL is the one after it where the emulator knows the types: DuckDB's
   own function stands in. (At a computed OFFSET it is the one before where it does not.)
 - Rows that a stream refuses are not named: they are, in `row_errors`, as Google documents it.
+- A load job has another id than its client asked for, and may be asked for again: it has its own,
+  and a second one of that id is refused.
 - A commit again finds an INVALID_STREAM_STATE: it is given Google's STREAM_ALREADY_COMMITTED.
 
 Written so that both understand it:

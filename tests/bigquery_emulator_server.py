@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -106,6 +107,35 @@ def answer_as_documented() -> None:
     servicer._handle_batch_commit_write_streams = commit_once
 
 
+def keep_job_ids() -> None:
+    """Give a load job the id that its client chose, and refuse a second one of that id."""
+    from bqemulator.api.routes import upload
+    from bqemulator.domain.errors import AlreadyExistsError
+
+    configuration_of, run, new_id = (
+        upload._load_configuration_from_envelope,
+        upload._run_load,
+        upload._new_job_id,
+    )
+    asked: ContextVar[str | None] = ContextVar("asked", default=None)
+
+    def configuration_with_id(envelope: dict[str, Any]) -> Any:
+        job_id = envelope.get("jobReference", {}).get("jobId")
+        return {**configuration_of(envelope), "jobId": job_id}
+
+    async def run_once(*, project_id: str, configuration: Any, ctx: Any, **rest: Any) -> Any:
+        configuration = dict(configuration)
+        job_id = configuration.pop("jobId")
+        if job_id and ctx.catalog.get_job(project_id, job_id):
+            raise AlreadyExistsError(f"Already Exists: Job {project_id}:US.{job_id}")
+        asked.set(job_id)
+        return await run(project_id=project_id, configuration=configuration, ctx=ctx, **rest)
+
+    upload._load_configuration_from_envelope = configuration_with_id
+    upload._run_load = run_once
+    upload._new_job_id = lambda: asked.get() or new_id()
+
+
 async def serve(directory: Path, answer: TextIO) -> None:
     import duckdb
     import duckdb_extension_spatial
@@ -117,6 +147,7 @@ async def serve(directory: Path, answer: TextIO) -> None:
     duckdb.execute(f"install '{extension}'")
     correct()
     answer_as_documented()
+    keep_job_ids()
     settings = Settings(
         rest_port=0,
         grpc_port=0,

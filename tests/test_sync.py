@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ingest import warehouse
 from ingest.bigquery import BigQuery
 from ingest.checksums import digest_sql
-from ingest.raw_tables import raw_tables
+from ingest.raw_tables import RawTable, raw_tables
 from ingest.settings import Settings
 from ingest.stores import CloudStore, FileStore
 from ingest.sync import sync
@@ -91,6 +91,36 @@ def test_what_the_target_lacks_is_copied_and_what_it_has_stays(filled: Settings)
     """) == [("BTCUSDT", 10, 9), ("ETHUSDT", 11, 9)]  # fmt: skip
 
 
+def test_days_between_those_that_differ_are_not_read(
+    filled: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with warehouse.writing(filled.database) as connection:
+        connection.execute(
+            "insert into raw.trades by name select 'BTCUSDT' as symbol, "
+            "unnest([$day, $day + interval 2 day, $day + interval 300 day]) as transact_time",
+            {"day": DAY + timedelta(days=1)},
+        )
+    sync(filled, "bigquery", tables=["trades"])
+    cloud = BigQuery(filled)
+    cloud.query("insert into trades (symbol, transact_time) values ('BTCUSDT', '2024-01-01')")
+    cloud.query("delete from trades where transact_time >= '2024-01-03'")
+    read = []
+    export = CloudStore.export
+
+    def watched(
+        store: CloudStore, table: RawTable, start: datetime, end: datetime, file: Path
+    ) -> None:
+        read.append((start - DAY, end - DAY))
+        export(store, table, start, end, file)
+
+    monkeypatch.setattr(CloudStore, "export", watched)
+    steps: list[str] = []
+    (trades,) = sync(filled, "bigquery", tables=["trades"], on_step=steps.append)
+    assert (trades.copied, trades.missing, len(trades.extra)) == (2, (), 1)
+    assert read == [(timedelta(0), timedelta(days=1))]
+    assert steps[1:-1] == ["trades: 2024-01-01 to 2024-01-01", "trades: 2024-01-04 to 2024-10-28"]
+
+
 def test_only_the_days_and_tables_that_are_named_are_copied(filled: Settings) -> None:
     start = DAY + timedelta(days=1)
     (trades,) = sync(filled, "bigquery", tables=["trades"], start=start, end=start + timedelta(1))
@@ -104,7 +134,10 @@ def test_only_the_days_and_tables_that_are_named_are_copied(filled: Settings) ->
 def test_the_command_shows_what_it_did(filled: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     done = CliRunner().invoke(app, ["sync", "--to", "bigquery", "--table", "trades"])
-    assert (done.exit_code, done.stdout.split()[-4:]) == (0, ["trades", "4", "20", "20"])
+    assert (done.exit_code, done.stdout.splitlines()[1].split()) == (0, ["trades", "4", "20", "20"])
+    assert "The ledgers stay as they are" in done.stdout
+    whole = CliRunner().invoke(app, ["sync", "--to", "bigquery"])
+    assert (whole.exit_code, "stay as they are" in whole.stdout) == (0, False)
     wrong = CliRunner().invoke(app, ["sync", "--to", "bigquery", "--table", "trade"])
     assert wrong.exit_code == 2
 

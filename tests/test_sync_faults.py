@@ -16,6 +16,7 @@ from cloud_fixtures import rows_of
 from test_sync import DAY, contents, fill
 
 from ingest import warehouse
+from ingest.bigquery import BigQuery
 from ingest.raw_tables import raw_tables
 from ingest.settings import PROJECT_ROOT, Settings, Target
 from ingest.stores import CloudStore, FileStore, Store
@@ -88,6 +89,33 @@ def test_a_broken_parquet_file_leaves_nothing_and_a_whole_one_lands_after_it(
     assert store.digests(TRADES, DAY, END) == {}
     store.append(TRADES, whole, "part")
     assert store.digests(TRADES, DAY, END) == FileStore(filled).digests(TRADES, DAY, END)
+
+
+def test_a_job_is_done_once_until_its_rows_are_seen_to_be_gone(
+    filled: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "part.parquet"
+    FileStore(filled).export(TRADES, DAY, END, file)
+    store = CloudStore(filled)
+    store.prepare(is_source=False)
+
+    def count() -> int:
+        return sum(rows for rows, _ in store.digests(TRADES, DAY, END).values())
+
+    for _ in range(3):
+        assert count() == 0
+        store.append(TRADES, file, "part")
+        # A run that begins while the job is at work compares before it has ended.
+        store.append(TRADES, file, "part")
+        assert count() == 20
+        BigQuery(filled).query("delete from trades where true")
+
+
+def test_what_was_deleted_is_copied_again(filled: Settings) -> None:
+    for _ in range(2):
+        (trades,) = sync(filled, "bigquery", tables=["trades"])
+        assert (trades.copied, trades.missing) == (20, ())
+        BigQuery(filled).query("delete from trades where true")
 
 
 def test_rows_that_come_to_the_source_during_a_copy_are_told_and_copied_by_the_next(

@@ -27,7 +27,7 @@ def sync(
 
     Counts and checksums of each UTC day and symbol say what is missing; only that is copied, so
     an interrupted run is taken up by running it again. Nothing is changed or deleted. What the
-    ledgers say is copied last, when all tables are.
+    ledgers say is copied last, when all tables and days are.
 
     Exit code 0: the target has every row of the source. 1: it has not, or a warehouse could not
     be used; the message says why.
@@ -36,6 +36,7 @@ def sync(
     from rich.status import Status
 
     from ingest.settings import Settings
+    from ingest.sync import LEDGERS
     from ingest.sync import sync as copy
     from orchestration.commands.tables import print_rows
 
@@ -63,6 +64,11 @@ def sync(
         if compared.groups or compared.extra
     ]
     print_rows(columns, rows)
+    if not {compared.table for compared in done} & set(LEDGERS):
+        typer.echo(
+            "The ledgers stay as they are: ingest there would bring these rows once more. Only a "
+            "run over all tables and days that leaves nothing missing copies them."
+        )
     if any(compared.missing for compared in done):
         raise typer.Exit(1)
 
