@@ -26,11 +26,7 @@ BOUND = f"opened_at >= timestamp_sub({literal(SINCE)}, interval 2880 minute)"
 WHOLE = {
     "int_news_changes": {"news", "news_scores"},
     "int_book_bars": {"book_gaps"},
-    "trd_evaluation": {"trd_positions", "ds_order_flow"},
-    **{
-        f"pred_order_flow{name}": {"ds_order_flow"}
-        for name in ("", "_members", "_shuffled", "_stacked")
-    },
+    "trd_evaluation": {"trd_positions"},
 }
 PLANTED = {
     "no filter": "select opened_at, close_price from int_bars",

@@ -143,7 +143,7 @@ def test_a_champion_is_uploaded_once_and_imported_by_what_is_printed(
         input_label_cols=["is_up_5"],
     )
     asked = "{{ ml_predict(ref('ml_test'), 'select * from rows_') }}"
-    version = "select {{ ml_model_version(ref('ml_test'), 'ds') }} as version"
+    version = "select {{ ml_model_version(ref('ml_test')) }} as version"
     write_project(project, {"ml_test": model, "asked": asked, "version": version})
     found = compiled(project, variables=done.stdout.strip())
     assert "model_type = 'ONNX'" in found["statements"]["ml_test"]

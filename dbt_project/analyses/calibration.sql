@@ -31,7 +31,7 @@ predictions as (
 
     from {{ ref('pred_order_flow') }}
 
-    where model_version = {{ ml_model_version(ref('ml_order_flow'), ref('ds_order_flow')) }}
+    where model_version = {{ ml_model_version(ref('ml_order_flow')) }}
 
 ),
 

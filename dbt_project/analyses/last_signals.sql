@@ -20,7 +20,7 @@ signals as (
 
     from {{ ref('sig_order_flow') }}
 
-    where model_version = {{ ml_model_version(ref('ml_order_flow'), ref('ds_order_flow')) }}
+    where model_version = {{ ml_model_version(ref('ml_order_flow')) }}
 
 ),
 

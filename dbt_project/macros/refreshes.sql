@@ -30,6 +30,7 @@
             model_name {{ dbt.type_string() }}, changed_from timestamp, number {{ dbt.type_bigint() }},
             code {{ dbt.type_string() }}
         );
+        {{ create_trained_models() }}
     {%- endif %}
 {% endmacro %}
 
@@ -132,16 +133,18 @@
 {% endmacro %}
 
 
-{# What a node is made of, through the views between: names of sources and of incremental models. A table of any
-   other kind is not followed: it counts as changed as a whole. #}
+{# What a node is made of, through the views between: names of sources, of models that record their changes, and of those
+   that are trained, which change with their version. A table of any other kind is not followed: it counts as changed as a whole. #}
 {% macro changing_parents(node) %}
-    {%- set parents = {'sources': [], 'models': [], 'others': []} -%}
+    {%- set parents = {'sources': [], 'models': [], 'trained': [], 'others': []} -%}
     {%- for key in node.depends_on.nodes -%}
         {%- set parent = graph.sources.get(key) or graph.nodes.get(key) -%}
         {%- if parent.resource_type == 'source' -%}
             {%- do parents.sources.append(parent.name) -%}
-        {%- elif is_refreshed(parent) -%}
+        {%- elif is_recorded(parent) -%}
             {%- do parents.models.append(parent.name) -%}
+        {%- elif parent.config.materialized == 'ml_model' -%}
+            {%- do parents.trained.append(parent.name) -%}
         {%- elif parent.config.materialized == 'view' -%}
             {%- for kind, names in changing_parents(parent).items() -%}
                 {%- do parents[kind].extend(names) -%}
@@ -158,6 +161,39 @@
         node.config.materialized == 'incremental'
         and node.config.incremental_strategy in ['replace_changed', 'insert_overwrite']
     ) -}}
+{% endmacro %}
+
+{# Whether a model records from when on its rows changed: what is refreshed does, predictions, which are added to, and the dataset that they are
+   made of, which is made anew. #}
+{% macro is_recorded(node) %}
+    {{- return(
+        node.config.materialized in ['incremental', 'table']
+        and 'record_refresh()' in (node.config['post-hook'] | map(attribute='sql') | join)
+    ) -}}
+{% endmacro %}
+
+{# What else than its parents' rows a model's are made by: its SQL, and the versions of the models that it asks. Of a table it is what its SQL
+   was compiled to, variables and macros included. #}
+{% macro refresh_code() %}
+    {%- if model.config.materialized == 'table' -%}{{- return(local_md5(model.compiled_code)) -}}{%- endif -%}
+    {%- set parts = [model.checksum.checksum] -%}
+    {%- for name in changing_parents(model).trained | unique | sort -%}
+        {%- do parts.append(ml_present_version(api.Relation.create(database=database, schema=schema, identifier=name)) | string) -%}
+    {%- endfor -%}
+    {{- return(parts | join(' ')) -}}
+{% endmacro %}
+
+{# The code that each model was last written with, read once. #}
+{% macro refresh_codes() %}
+    {%- set known = remembered() -%}
+    {%- if 'codes' not in known -%}
+        {%- set codes = {} -%}
+        {%- for row in run_query('select model_name, code from ' ~ bookkeeping('refreshes') ~ ' order by number') -%}
+            {%- do codes.update({row[0]: row[1]}) -%}
+        {%- endfor -%}
+        {%- do known.update({'codes': codes}) -%}
+    {%- endif -%}
+    {{- return(known.codes) -}}
 {% endmacro %}
 
 
@@ -182,7 +218,7 @@
 
 {% macro first_change() %}
     {%- set parents = changing_parents(model) -%}
-    {%- if parents.others -%}{{- return(epoch()) -}}{%- endif -%}
+    {%- if parents.others or refresh_codes().get(model.name) != refresh_code() -%}{{- return(epoch()) -}}{%- endif -%}
     {%- set meta = model.config.meta -%}
     {%- set ahead = meta.get('horizon_bars', 0) * (var('interval_minutes') | max) -%}
     {%- set change -%}
@@ -297,11 +333,11 @@
 
 {# post-hook: what the model rewrote, in one transaction with it. Entries that a later one includes are dropped. #}
 {% macro record_refresh() %}
-    {%- if execute and is_refreshed(model) and not flags.EMPTY -%}
+    {%- if execute and is_recorded(model) and not flags.EMPTY -%}
         {%- set changed = epoch() if should_full_refresh() else changed_from() -%}
         {%- if '9999' not in changed %}
             insert into {{ bookkeeping('refreshes') }}
-            select '{{ model.name }}', {{ changed }}, {{ next_number() }}, '{{ model.checksum.checksum }}';
+            select '{{ model.name }}', {{ changed }}, {{ next_number() }}, '{{ refresh_code() }}';
             delete from {{ bookkeeping('refreshes') }}
             where
                 model_name = '{{ model.name }}'
@@ -354,15 +390,7 @@
 {% macro should_full_refresh() %}
     {%- if dbt.should_full_refresh() -%}{{- return(true) -}}{%- endif -%}
     {%- if not execute or not flags.INTROSPECT or not is_refreshed(model) -%}{{- return(false) -}}{%- endif -%}
-    {%- set known = remembered() -%}
-    {%- if 'codes' not in known -%}
-        {%- set codes = {} -%}
-        {%- for row in run_query('select model_name, code from ' ~ bookkeeping('refreshes') ~ ' order by number') -%}
-            {%- do codes.update({row[0]: row[1]}) -%}
-        {%- endfor -%}
-        {%- do known.update({'codes': codes}) -%}
-    {%- endif -%}
-    {{- return(known.codes.get(model.name) != model.checksum.checksum) -}}
+    {{- return(refresh_codes().get(model.name) != refresh_code()) -}}
 {% endmacro %}
 
 

@@ -43,21 +43,6 @@
 {% endmaterialization %}
 
 
-{% materialization ml_model, adapter='bigquery' %}
-
-    {{ run_hooks(pre_hooks) }}
-
-    {% call statement('main') %}
-        {{ ml_create_model(this, model['config'], compiled_code) }}
-    {% endcall %}
-
-    {{ run_hooks(post_hooks) }}
-
-    {{ return({'relations': []}) }}
-
-{% endmaterialization %}
-
-
 {# What config() says of a model beside BigQuery ML's options. #}
 {% macro ml_settings() %}
     {{- return([

@@ -196,62 +196,56 @@
 {%- endmacro %}
 
 
-{# The version of a model, a scalar. BigQuery ML keeps none: of a model that was trained there it is the time to which it learned. #}
-{% macro ml_model_version(model, dataset) %}
-    {{- return(adapter.dispatch('ml_model_version', 'tapehouse')(model, dataset)) -}}
-{% endmacro %}
+{# The version of a model, a scalar. #}
+{% macro ml_model_version(model) %}{{ return(adapter.dispatch('ml_model_version', 'tapehouse')(model)) }}{% endmacro %}
 
-{% macro default__ml_model_version(model, dataset) %}(select model_version from {{ model }}){% endmacro %}
+{% macro default__ml_model_version(model) %}(select model_version from {{ model }}){% endmacro %}
 
-{% macro bigquery__ml_model_version(model, dataset) -%}
-    {%- set imported = ml_imported(model) or {} -%}
-    {%- if imported.get('version') -%}{{ return(dbt.string_literal(imported['version'])) }}{%- endif -%}
-    (select format_timestamp('%Y%m%dT%H%M%S', max(label_end_at)) from {{ dataset }} where split = 'train')
+{% macro bigquery__ml_model_version(model) -%}
+    {%- set version = ml_trained(model).get('model_version') -%}
+    {{ dbt.string_literal(version) if version else 'cast(null as string)' }}
 {%- endmacro %}
+
+
+{# The same as a value, none before the model is trained. #}
+{% macro ml_present_version(model) %}{{ return(adapter.dispatch('ml_present_version', 'tapehouse')(model)) }}{% endmacro %}
+
+{% macro default__ml_present_version(model) %}{{ return(ml_active_version(model)['model_version']) }}{% endmacro %}
+
+{% macro bigquery__ml_present_version(model) %}{{ return(ml_trained(model).get('model_version')) }}{% endmacro %}
 
 
 {# When the last label of the training part was decided, a scalar: what closed earlier is in-sample. #}
-{% macro ml_train_end_at(model, dataset) %}
-    {{- return(adapter.dispatch('ml_train_end_at', 'tapehouse')(model, dataset)) -}}
-{% endmacro %}
+{% macro ml_train_end_at(model) %}{{ return(adapter.dispatch('ml_train_end_at', 'tapehouse')(model)) }}{% endmacro %}
 
-{% macro default__ml_train_end_at(model, dataset) %}(select train_end_at from {{ model }}){% endmacro %}
+{% macro default__ml_train_end_at(model) %}(select train_end_at from {{ model }}){% endmacro %}
 
-{% macro bigquery__ml_train_end_at(model, dataset) -%}
-    {%- set imported = ml_imported(model) or {} -%}
-    {%- if imported.get('train_end_at') -%}{{ return("timestamp '" ~ imported['train_end_at'] ~ "'") }}{%- endif -%}
-    (select max(label_end_at) from {{ dataset }} where split = 'train')
-{%- endmacro %}
+{% macro bigquery__ml_train_end_at(model) %}{{ ml_instant(ml_trained(model).get('train_end_at')) }}{% endmacro %}
 
 
 {# When the last label of the validation part was decided, a scalar: what closed earlier chose the model or its threshold. #}
-{% macro ml_validation_end_at(model, dataset) %}
-    {{- return(adapter.dispatch('ml_validation_end_at', 'tapehouse')(model, dataset)) -}}
-{% endmacro %}
+{% macro ml_validation_end_at(model) %}{{ return(adapter.dispatch('ml_validation_end_at', 'tapehouse')(model)) }}{% endmacro %}
 
-{% macro default__ml_validation_end_at(model, dataset) %}(select validation_end_at from {{ model }}){% endmacro %}
+{% macro default__ml_validation_end_at(model) %}(select validation_end_at from {{ model }}){% endmacro %}
 
-{% macro bigquery__ml_validation_end_at(model, dataset) -%}
-    {%- set imported = ml_imported(model) or {} -%}
-    {%- if imported.get('validation_end_at') -%}{{ return("timestamp '" ~ imported['validation_end_at'] ~ "'") }}{%- endif -%}
-    (select max(label_end_at) from {{ dataset }} where split = 'validation')
-{%- endmacro %}
+{% macro bigquery__ml_validation_end_at(model) %}{{ ml_instant(ml_trained(model).get('validation_end_at')) }}{% endmacro %}
 
 
 {# The version of a model with the ends of its training and validation parts: model_version, train_end_at, validation_end_at. Joining
    predictions with it on `closed_at >= validation_end_at` refuses those that the model or its threshold was chosen by. #}
-{% macro ml_known(model, dataset) -%}
+{% macro ml_known(model) -%}
     select
-        {{ ml_model_version(model, dataset) }} as model_version,
-        {{ ml_train_end_at(model, dataset) }} as train_end_at,
-        {{ ml_validation_end_at(model, dataset) }} as validation_end_at
+        {{ ml_model_version(model) }} as model_version,
+        {{ ml_train_end_at(model) }} as train_end_at,
+        {{ ml_validation_end_at(model) }} as validation_end_at
 {%- endmacro %}
 
 
-{# Every version of a model with the ends of its training and validation parts, out of the registry; on BigQuery only the present one. #}
-{% macro ml_versions(model, dataset) %}{{ return(adapter.dispatch('ml_versions', 'tapehouse')(model, dataset)) }}{% endmacro %}
+{# Every version of a model with the ends of its training and validation parts, out of the registry; of an imported model on BigQuery the
+   present one. #}
+{% macro ml_versions(model) %}{{ return(adapter.dispatch('ml_versions', 'tapehouse')(model)) }}{% endmacro %}
 
-{% macro default__ml_versions(model, dataset) -%}
+{% macro default__ml_versions(model) -%}
     select
         model_version,
         max(train_end_at) as train_end_at,
@@ -261,7 +255,17 @@
     group by model_version
 {%- endmacro %}
 
-{% macro bigquery__ml_versions(model, dataset) %}{{ ml_known(model, dataset) }}{% endmacro %}
+{% macro bigquery__ml_versions(model) -%}
+    {%- if ml_imported(model) or not flags.INTROSPECT -%}{{ ml_known(model) }}
+    {%- else -%}
+        select
+            model_version,
+            train_end_at,
+            validation_end_at
+        from {{ bookkeeping('trained_models') }}
+        where model_name = '{{ model.identifier }}' and model_version is not null
+    {%- endif -%}
+{%- endmacro %}
 
 
 {# How many models were tried, as the registry counts them: every trial of every search, baselines left out. BigQuery ML keeps no

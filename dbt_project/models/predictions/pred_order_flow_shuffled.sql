@@ -2,7 +2,7 @@
 
 {{ config(materialized='incremental', full_refresh=false) }}
 
-{% set dataset = ref('ds_order_flow') %}
+{% set since = unpredicted_from() if is_incremental() else epoch() %}
 
 with
 
@@ -18,10 +18,12 @@ written as (
         model_version
 
         from {{ this }}
+
+        where opened_at >= {{ since }}
     {%- else -%}
         cast(null as {{ dbt.type_string() }}) as model_version
 
-        from {{ dataset }}
+        from {{ ref('ds_order_flow') }}
 
         where false
     {%- endif %}
@@ -30,7 +32,7 @@ written as (
 
 final as (
 
-    {{ new_predictions(ref('ml_order_flow_shuffled'), dataset) }}
+    {{ new_predictions(ref('ml_order_flow_shuffled'), ref('ds_order_flow'), since) }}
 
 )
 

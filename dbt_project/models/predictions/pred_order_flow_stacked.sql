@@ -2,7 +2,7 @@
 
 {{ config(materialized='incremental', full_refresh=false) }}
 
-{% set dataset = ref('ds_order_flow') %}
+{% set since = unpredicted_from() if is_incremental() else epoch() %}
 
 with
 
@@ -18,10 +18,12 @@ written as (
         model_version
 
         from {{ this }}
+
+        where opened_at >= {{ since }}
     {%- else -%}
         cast(null as {{ dbt.type_string() }}) as model_version
 
-        from {{ dataset }}
+        from {{ ref('pred_order_flow_votes') }}
 
         where false
     {%- endif %}
@@ -30,7 +32,7 @@ written as (
 
 final as (
 
-    {{ new_predictions(ref('ml_order_flow_stacked'), dataset, rows=ref('pred_order_flow_votes')) }}
+    {{ new_predictions(ref('ml_order_flow_stacked'), ref('pred_order_flow_votes'), since) }}
 
 )
 

@@ -5,7 +5,6 @@
 
 {{ config(materialized='view') }}
 
-{% set dataset = ref('ds_order_flow') %}
 {% set key = 'exchange, market, symbol, interval_minutes, opened_at' %}
 {% set members = {
     'boosted': 'order_flow', 'forest': 'order_flow_forest', 'linear': 'order_flow_linear', 'network': 'order_flow_network',
@@ -27,7 +26,7 @@ with
 
     where
         model_name = 'ml_{{ name }}'
-        and model_version = {{ ml_model_version(ref('ml_' ~ name), dataset) }}
+        and model_version = {{ ml_model_version(ref('ml_' ~ name)) }}
 
 ),
 

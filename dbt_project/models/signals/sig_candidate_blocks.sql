@@ -19,7 +19,7 @@ predictions as (
 
         from {{ ref('pred_' ~ name) }}
 
-        where model_version = {{ ml_model_version(ref('ml_' ~ name), ref('ds_order_flow')) }}
+        where model_version = {{ ml_model_version(ref('ml_' ~ name)) }}
         {{ 'union all' if not loop.last }}
     {% endfor %}
 ),

@@ -2,8 +2,6 @@
 
 {{ config(materialized='view') }}
 
-{% set dataset = ref('ds_order_flow') %}
-
 with
 
 final as (
@@ -31,7 +29,7 @@ final as (
 
         where
             model_name = 'ml_{{ name }}'
-            and model_version = {{ ml_model_version(ref('ml_' ~ name), dataset) }}
+            and model_version = {{ ml_model_version(ref('ml_' ~ name)) }}
         {{ 'union all' if not loop.last }}
     {% endfor %}
 )

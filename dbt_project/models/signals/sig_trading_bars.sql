@@ -18,8 +18,8 @@ labelled as (
     from {{ dataset }}
 
     where
-        split = 'validation' and closed_at >= {{ ml_train_end_at(model, dataset) }}
-        or split = 'test' and closed_at >= {{ ml_validation_end_at(model, dataset) }}
+        split = 'validation' and closed_at >= {{ ml_train_end_at(model) }}
+        or split = 'test' and closed_at >= {{ ml_validation_end_at(model) }}
 
 ),
 

@@ -12,7 +12,7 @@ with
 version as (
 
     select
-        {{ ml_model_version(ref('ml_order_flow'), ref('ds_order_flow')) }} as model_version
+        {{ ml_model_version(ref('ml_order_flow')) }} as model_version
 
 ),
 

@@ -25,7 +25,7 @@ labels as (
 
 known_{{ name }} as (
 
-    {{ ml_known(ref('ml_' ~ name), dataset) }}
+    {{ ml_known(ref('ml_' ~ name)) }}
 
 ),
 
@@ -38,7 +38,7 @@ known_ensembles as (
 
     from (
         {% for name in ['', '_forest', '_linear', '_network', '_stacked'] -%}
-            {{ ml_known(ref('ml_order_flow' ~ name), dataset) }}
+            {{ ml_known(ref('ml_order_flow' ~ name)) }}
             {{ 'union all' if not loop.last }}
         {% endfor %}
     ) as members

@@ -15,7 +15,7 @@ signals as (
 
         from {{ ref('sig_' ~ name) }}
 
-        where model_version = {{ ml_model_version(ref('ml_' ~ name), ref('ds_order_flow')) }}
+        where model_version = {{ ml_model_version(ref('ml_' ~ name)) }}
 
         union all
     {% endfor %}

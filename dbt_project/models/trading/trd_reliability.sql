@@ -13,7 +13,7 @@
         and labels.symbol = predictions.symbol
         and labels.interval_minutes = predictions.interval_minutes
         and labels.opened_at = predictions.opened_at
-    where labels.split = 'validation' and predictions.model_version = {{ ml_model_version(model, dataset) }}
+    where labels.split = 'validation' and predictions.model_version = {{ ml_model_version(model) }}
 {%- endset %}
 
 {# On BigQuery the calibration nests too deep for sqlfluff. #}

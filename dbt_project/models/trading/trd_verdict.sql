@@ -1,6 +1,6 @@
 {# GO or NO-GO for the model and each ensemble: every criterion with its value, bound, level and reason in words. #}
 
-{% set version = ml_model_version(ref('ml_order_flow'), ref('ds_order_flow')) %}
+{% set version = ml_model_version(ref('ml_order_flow')) %}
 
 with
 

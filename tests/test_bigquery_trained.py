@@ -1,0 +1,96 @@
+"""On BigQuery a model is trained when something changed, and asked about rows that are new.
+
+The emulator keeps CREATE MODEL and runs everything but `ml.predict`; the service trains.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import bigquery_trained_project as project
+import pytest
+from bigquery_status import IS_WHOLE
+from bigquery_trained_project import KEY, dbt, land, rows_of
+from cloud_fixtures import SERVICE_PROJECT
+
+from ingest.bigquery import BigQuery
+from ingest.settings import Settings
+
+VERSIONS = "select model_version, inputs from {}trained_models order by begun_at, model_version"
+TRAINED = "select model_version from {}trained_models where model_version is not null"
+LATEST = "(select max(model_version) from {}trained_models)"
+PREDICTED = f"""
+    select {KEY} from {{}}pred_ticks where model_version = {LATEST} order by 1, 2, 3, 4, 5
+"""
+# What a look at every row of the dataset would have: what closed after the training.
+WANTED = f"""
+    select {KEY} from {{}}ds_ticks cross join {{}}trained_models
+    where model_version = {LATEST} and closed_at >= train_end_at order by 1, 2, 3, 4, 5
+"""
+WRITTEN = f"select {KEY}, probability, predicted_at from {{}}pred_ticks order by 1, 2, 3, 4, 5"
+
+
+@pytest.fixture
+def ticks(cloud_settings: Settings, tmp_path: Path) -> Path:
+    """The project over five days of bars, with a gap in the last, built."""
+    (directory := tmp_path / "project").mkdir()
+    has_ml = os.environ["TAPEHOUSE_BIGQUERY_PROJECT"] == SERVICE_PROJECT
+    project.write(directory, cloud_settings, has_ml=has_ml)
+    land(cloud_settings, range(4))
+    land(cloud_settings, [4], hours=[0, 1, 2, 4])
+    dbt(directory, "build")
+    return directory
+
+
+def bounds(directory: Path) -> set[str]:
+    """Return the times from which on the last run asked the model about rows."""
+    compiled = (directory / "target" / "compiled").rglob("pred_ticks.sql")
+    return set(re.findall(r"closed\.opened_at >= (timestamp '[^']*')", next(compiled).read_text()))
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="many runs of dbt: `make test-bigquery` runs it")
+def test_a_model_is_trained_when_something_changed(cloud_settings: Settings, ticks: Path) -> None:
+    before, (version,) = rows_of(cloud_settings, VERSIONS), rows_of(cloud_settings, TRAINED)
+    written = rows_of(cloud_settings, WRITTEN)
+    assert str(version[0]).startswith("20250103T")
+    assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED) != []
+    again = dbt(ticks, "build")
+    assert "ml_ticks: data, SQL and options are unchanged, training skipped" in again
+    assert rows_of(cloud_settings, VERSIONS) == before
+    assert rows_of(cloud_settings, WRITTEN) == written
+    assert bounds(ticks) == {"timestamp '9999-12-31 00:00:00'"}
+
+    land(cloud_settings, [5])
+    dbt(ticks, "build")
+    assert len(rows_of(cloud_settings, TRAINED)) == 2
+    assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED)
+    BigQuery(cloud_settings).query(
+        f"insert into {cloud_settings.bigquery_dataset}.trained_models (model_name, begun_at) "
+        "values ('ml_ticks', current_timestamp())"
+    )
+    written = rows_of(cloud_settings, WRITTEN)
+    land(cloud_settings, [6])
+    dbt(ticks, "run", "--exclude", "ml_ticks")
+    assert rows_of(cloud_settings, WRITTEN) == written
+    dbt(ticks, "build")
+    assert len(rows_of(cloud_settings, TRAINED)) == 3
+    assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED)
+
+
+def test_only_days_that_changed_are_asked_about(cloud_settings: Settings, ticks: Path) -> None:
+    before = rows_of(cloud_settings, WRITTEN)
+    untrained = ("run", "--exclude", "ml_ticks")
+    # What came late, and a day that is new; then a day that the dataset learns of a run later.
+    land(cloud_settings, [4], hours=[3])
+    land(cloud_settings, [5])
+    dbt(ticks, *untrained)
+    assert bounds(ticks) == {"timestamp '2025-01-05 00:00:00'"}
+    assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED)
+    assert set(before) < set(rows_of(cloud_settings, WRITTEN))
+    land(cloud_settings, [6])
+    dbt(ticks, "run", "--select", "int_ticks", "pred_ticks")
+    assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED)
+    dbt(ticks, *untrained)
+    assert bounds(ticks) == {"timestamp '2025-01-07 00:00:00'"}
+    assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED)
+    assert len(rows_of(cloud_settings, TRAINED)) == 1
