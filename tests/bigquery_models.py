@@ -254,14 +254,17 @@ def _functions(own, model, sql):
     model_argument = argument(Kind.ARG_TYPE_MODEL)
     if model.model_type == "ONNX":
         return {"predict": _handing_on(own, model.outputs, model.inputs)}
-    found = {"predict": _handing_on(own, model.outputs, model.inputs)}
+    # Google's pages that could be read do not say which functions name the trial of a model with a
+    # search: here those of a classifier do and those of a regression do not.
+    trial = {"trial_id": "INT64"} if model.searched and model.is_classifier else {}
+    found = {"predict": _handing_on(own, trial | model.outputs, model.inputs)}
     labelled = [model_argument, _rows(model.inputs | {model.label: model.label_type})]
     threshold = argument("STRUCT<threshold FLOAT64>", cardinality=_OPTIONAL)
     if model.is_classifier:
-        found["evaluate"] = _table(own, [*labelled, threshold], _CLASSIFICATION)
+        found["evaluate"] = _table(own, [*labelled, threshold], trial | _CLASSIFICATION)
         thresholds = argument("ARRAY<FLOAT64>", cardinality=_OPTIONAL)
-        found["roc_curve"] = _table(own, [*labelled, thresholds], _CURVE)
-        matrix = {"expected_label": model.label_type} | dict.fromkeys(model.classes, "INT64")
+        found["roc_curve"] = _table(own, [*labelled, thresholds], trial | _CURVE)
+        matrix = trial | {"expected_label": model.label_type} | dict.fromkeys(model.classes, "INT64")
         found["confusion_matrix"] = _table(own, [*labelled, threshold], matrix)
     else:
         found["evaluate"] = _table(own, [*labelled, threshold], _REGRESSION)
@@ -272,8 +275,8 @@ def _functions(own, model, sql):
     explained |= {"probability": "FLOAT64"} if model.is_classifier else {}
     # Optional to BigQuery; templates have no optional arguments, and the macro gives it always.
     top = argument("STRUCT<top_k_features INT64>", argument_name="top_k_features")
-    found["explain_predict"] = _handing_on(own, explained | _EXPLANATION, model.inputs, top)
-    found["training_info"] = _table(own, [model_argument], _TRAINING)
+    found["explain_predict"] = _handing_on(own, trial | explained | _EXPLANATION, model.inputs, top)
+    found["training_info"] = _table(own, [model_argument], trial | _TRAINING)
     is_by_class = re.search(r"\btrue as class_level_explain\b", sql, re.IGNORECASE)
     effects = {"class_name": "STRING"} if is_by_class else {}
     found["global_explain"] = _table(

@@ -485,6 +485,18 @@ def test_predictions_have_the_same_columns_trained_there_and_imported(
         assert {name: kind for name, kind in found.items() if name not in own} == ROWS
 
 
+@pytest.mark.parametrize("verb", [*VERBS, *CLASSIFIERS])
+def test_a_model_with_a_search_answers_with_the_columns_of_one_without(
+    analysis: dict[str, dict[str, Any]], verb: str
+) -> None:
+    trees, values = (
+        [analysis.get(f"verb_ml_{name}_{verb}") for name in names]
+        for names in (("searched", "boosted_tree_classifier"), ("layers", "dnn_regressor"))
+    )
+    assert trees[0] == trees[1] is not None
+    assert values[0] == values[1]
+
+
 @pytest.mark.parametrize("verb", IMPORTED)
 def test_an_imported_model_is_judged_by_the_columns_that_bigquery_gives(
     analysis: dict[str, dict[str, Any]], verb: str

@@ -13,7 +13,24 @@
 
 {% macro bigquery__ml_evaluate(model, query) -%}
     {%- if ml_imported(model) -%}{{ default__ml_evaluate(model, query) }}
-    {%- else -%}select * from ml.evaluate(model {{ model }}, ({{ query }}))
+    {%- elif ml_task(model) == 'regression' -%}
+        select
+            mean_absolute_error,
+            mean_squared_error,
+            mean_squared_log_error,
+            median_absolute_error,
+            r2_score,
+            explained_variance
+        from ml.evaluate(model {{ model }}, ({{ query }}))
+    {%- else -%}
+        select
+            precision,
+            recall,
+            accuracy,
+            f1_score,
+            log_loss,
+            roc_auc
+        from ml.evaluate(model {{ model }}, ({{ query }}))
     {%- endif -%}
 {%- endmacro %}
 
@@ -51,7 +68,16 @@
 
 {% macro bigquery__ml_roc_curve(model, query) -%}
     {%- if ml_imported(model) -%}{{ default__ml_roc_curve(model, query) }}
-    {%- else -%}select * from ml.roc_curve(model {{ model }}, ({{ query }}))
+    {%- else -%}
+        select
+            threshold,
+            recall,
+            false_positive_rate,
+            true_positives,
+            false_positives,
+            true_negatives,
+            false_negatives
+        from ml.roc_curve(model {{ model }}, ({{ query }}))
     {%- endif -%}
 {%- endmacro %}
 
@@ -76,7 +102,7 @@
 
 {% macro bigquery__ml_confusion_matrix(model, query) -%}
     {%- if ml_imported(model) -%}{{ default__ml_confusion_matrix(model, query) }}
-    {%- else -%}select * from ml.confusion_matrix(model {{ model }}, ({{ query }}))
+    {%- else -%}select {{ ml_without_trial(model, 'ml.confusion_matrix(model ' ~ model ~ ', (' ~ query ~ '))') }}
     {%- endif -%}
 {%- endmacro %}
 

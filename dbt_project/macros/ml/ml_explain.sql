@@ -64,5 +64,8 @@
         {%- for feature in imported['features'] -%}{%- do listed.append(means.get(feature)) -%}{%- endfor -%}
         {{- return(ml_explain_sampled(model, query, top_k_features, imported['features'], listed)) -}}
     {%- endif -%}
-    select * from ml.explain_predict(model {{ model }}, ({{ query }}), struct({{ top_k_features }} as top_k_features))
+    {%- set call -%}
+        ml.explain_predict(model {{ model }}, ({{ query }}), struct({{ top_k_features }} as top_k_features))
+    {%- endset -%}
+    select {{ ml_without_trial(model, call) }}
 {%- endmacro %}

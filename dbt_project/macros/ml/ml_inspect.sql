@@ -6,7 +6,17 @@
 {%- endmacro %}
 
 {% macro bigquery__ml_training_info(model) -%}
-    {{ default__ml_training_info(model) if ml_imported(model) else 'select * from ml.training_info(model ' ~ model ~ ')' }}
+    {%- if ml_imported(model) -%}{{ default__ml_training_info(model) }}
+    {%- else -%}
+        select
+            training_run,
+            iteration,
+            loss,
+            eval_loss,
+            learning_rate,
+            duration_ms
+        from ml.training_info(model {{ model }})
+    {%- endif -%}
 {%- endmacro %}
 
 
@@ -57,7 +67,13 @@
 {% macro bigquery__ml_feature_importance(model) -%}
     {%- set type = ml_option(model, 'model_type', '') | upper -%}
     {%- if ml_imported(model) -%}{{ default__ml_feature_importance(model) }}
-    {%- elif 'TREE' in type or 'FOREST' in type -%}select * from ml.feature_importance(model {{ model }})
+    {%- elif 'TREE' in type or 'FOREST' in type -%}
+        select
+            feature,
+            importance_weight,
+            importance_gain,
+            importance_cover
+        from ml.feature_importance(model {{ model }})
     {%- else -%}
         {#- BigQuery has the function for trees alone; elsewhere others have no rows. -#}
         select
@@ -90,7 +106,11 @@
 
 {% macro bigquery__ml_global_explain(model, class_level_explain) -%}
     {%- if ml_imported(model) -%}{{ return(default__ml_global_explain(model, class_level_explain)) }}{%- endif -%}
-    select * from ml.global_explain(model {{ model }}, struct({{ class_level_explain | lower }} as class_level_explain))
+    select
+        {{ 'class_name,' if class_level_explain }}
+        feature,
+        attribution
+    from ml.global_explain(model {{ model }}, struct({{ class_level_explain | lower }} as class_level_explain))
 {%- endmacro %}
 
 

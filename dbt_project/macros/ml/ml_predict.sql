@@ -40,7 +40,7 @@
 {% macro bigquery__ml_predict(model, query) -%}
     {%- set imported = ml_imported(model) -%}
     {%- if not imported -%}
-        select * from ml.predict(model {{ model }}, ({{ query }}))
+        select {{ ml_without_trial(model, 'ml.predict(model ' ~ model ~ ', (' ~ query ~ '))') }}
     {%- else -%}
         {%- set label = ml_label(model) -%}
         {%- set tensor -%}
@@ -75,6 +75,17 @@
                 from ml.predict(model {{ model }}, ({{ tensor }}))
             )
         {%- endif -%}
+    {%- endif -%}
+{%- endmacro %}
+
+
+{# The columns and the FROM of what BigQuery ML says of the best trial of a model, less `trial_id`, which it may add for a model with a search. The
+   column beside it is there so that there is one to leave out. #}
+{% macro ml_without_trial(model, call) -%}
+    {%- if ml_option(model, 'num_trials', none) -%}
+        * except (trial_id) from (select 0 as trial_id) as no_trial_ cross join {{ call }}
+    {%- else -%}
+        * from {{ call }}
     {%- endif -%}
 {%- endmacro %}
 
