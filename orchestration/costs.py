@@ -1,7 +1,8 @@
-"""What a refresh of the project on BigQuery reads, in bytes, and which models would read too much.
+"""What a refresh of the project on BigQuery reads, in bytes, and what would read too much.
 
-Rows of the partitions touched times the width of the columns read. Nothing is run: the project's
-statements are compiled without a connection, as a refresh since a moment would send them.
+Rows of the partitions touched times the width of the columns read: of each model's query, of the
+MERGE that writes its rows, of its data tests. Nothing is run: the project's statements are compiled
+without a connection, as a refresh since a moment would send them.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -30,12 +32,15 @@ LEAST_BILLED = 10_000_000
 
 @dataclass(frozen=True)
 class Cost:
-    """What a model's refresh reads of a table.
+    """What a statement of a refresh reads of a table.
 
     Parameters
     ----------
     model, table : str
         Their names.
+    kind : {"refreshed", "written", "made anew", "tested"}
+        What the statement does to the model: it queries for its rows, writes them, makes all of
+        them, or tests them.
     read, history : int
         Bytes of the columns read: in the days that are read, and in all days.
     days, all_days : int
@@ -43,13 +48,14 @@ class Cost:
     is_bounded : bool
         Whether a constant leaves out the days before.
     is_rebuilt : bool
-        Whether the model is made anew, which reads everything by its nature.
+        Whether the model or the table is made anew, and so read whole by its nature.
     reason : str
-        Why the whole history is needed (``meta.reads_whole`` of the model), else empty.
+        Why the whole history is needed (``meta.reads_whole`` of model or test), else empty.
     """
 
     model: str
     table: str
+    kind: str
     read: int
     history: int
     days: int
@@ -72,7 +78,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Refresh:
-    """The statements of a refresh: of each model its own, and of the views that it may name."""
+    """The statements of a refresh: of each model and test its own, and of the views they may name.
+
+    `tested` has the model of each test, `written` the partitions' bound of each model whose rows
+    are replaced: a constant of GoogleSQL.
+    """
 
     since: datetime
     models: Mapping[str, str]
@@ -80,6 +90,9 @@ class Refresh:
     partition_columns: Mapping[str, str]
     rebuilt: frozenset[str] = frozenset()
     reasons: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tests: Mapping[str, str] = field(default_factory=dict)
+    tested: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
 
 
 def literal(moment: datetime) -> str:
@@ -119,6 +132,8 @@ def compiled_refresh(since: datetime, *, project_root: Path = PROJECT_ROOT) -> R
 def refresh_of(manifest: Mapping[str, Any], since: datetime) -> Refresh:
     """Return the statements of a manifest that was compiled as a refresh since a moment."""
     nodes = [n for n in manifest["nodes"].values() if n["resource_type"] == "model"]
+    tests = [n for n in manifest["nodes"].values() if n["resource_type"] == "test"]
+    names = {n["unique_id"]: n["name"] for n in nodes}
     views = {n["name"] for n in nodes if n["config"]["materialized"] == "view"}
     refreshed = {n["name"] for n in nodes if n["config"]["materialized"] == "incremental"}
     codes = {n["name"]: n["compiled_code"] for n in nodes}
@@ -133,12 +148,19 @@ def refresh_of(manifest: Mapping[str, Any], since: datetime) -> Refresh:
             if n["config"].get("partition_by")
         },
         frozenset(codes.keys() - views - refreshed),
-        {n["name"]: n["config"]["meta"].get("reads_whole", {}) for n in nodes},
+        {n["name"]: n["config"]["meta"].get("reads_whole", {}) for n in [*nodes, *tests]},
+        {n["name"]: n["compiled_code"] for n in tests},
+        {n["name"]: names[n["attached_node"]] for n in tests if n["attached_node"] in names},
+        {
+            n["name"]: literal(since)
+            for n in nodes
+            if n["config"].get("incremental_strategy") == "insert_overwrite"
+        },
     )
 
 
 def costs(refresh: Refresh, tables: Mapping[str, Table]) -> Iterator[Cost]:
-    """Yield what each model's refresh reads of each table, the tables that it knows the size of.
+    """Yield what each statement of a refresh reads of each table whose size is known.
 
     A table that a statement names more than once counts once: with all the columns and from the
     earliest day that any of its places asks for. Statements that `sqlglot` cannot read, of models
@@ -146,36 +168,68 @@ def costs(refresh: Refresh, tables: Mapping[str, Table]) -> Iterator[Cost]:
     """
     views = {name: sqlglot.parse_one(sql, read="bigquery") for name, sql in refresh.views.items()}
     for model, sql in refresh.models.items():
-        found: dict[str, tuple[set[str], list[date | None]]] = {}
-        try:
-            for scan in parsed_scans(sql, views):
-                if scan.table in tables:
-                    columns, days = found.setdefault(scan.table, (set(), []))
-                    columns |= tables[scan.table].widths.keys() & (
-                        tables[scan.table].widths.keys() if scan.columns is None else scan.columns
-                    )
-                    bound = scan.bounds.get(refresh.partition_columns.get(scan.table, ""))
-                    days.append(_day(bound) if bound else None)
-        except sqlglot.ParseError:
-            if model not in refresh.rebuilt:
-                raise
-        for name, (columns, days) in sorted(found.items()):
-            table = tables[name]
-            bounds = [day for day in days if day]
-            first = min(bounds) if len(bounds) == len(days) else None
-            yield Cost(
-                model,
-                name,
-                table.size(columns, first),
-                table.size(columns),
-                sum(1 for day in table.rows if not (first and day and day < first)),
-                len(table.rows),
-                first is not None or name not in refresh.partition_columns,
-                model in refresh.rebuilt,
-                refresh.reasons.get(model, {}).get(name, ""),
-            )
+        kind = "made anew" if model in refresh.rebuilt else "refreshed"
+        yield from _costs(refresh, tables, views, model, kind, sql, refresh.reasons.get(model, {}))
+    for model, bound in refresh.written.items():
+        if model in tables:
+            yield _written(model, tables[model], _day(bound))
+    for test, sql in refresh.tests.items():
+        if model := refresh.tested.get(test):
+            reasons = {**refresh.reasons.get(model, {}), **refresh.reasons.get(test, {})}
+            yield from _costs(refresh, tables, views, model, "tested", sql, reasons)
 
 
+def _costs(
+    refresh: Refresh,
+    tables: Mapping[str, Table],
+    views: Mapping[str, Any],
+    model: str,
+    kind: str,
+    sql: str,
+    reasons: Mapping[str, str],
+) -> Iterator[Cost]:
+    found: dict[str, tuple[set[str], list[date | None]]] = {}
+    try:
+        for scan in parsed_scans(sql, views):
+            if scan.table in tables:
+                columns, days = found.setdefault(scan.table, (set(), []))
+                columns |= tables[scan.table].widths.keys() & (
+                    tables[scan.table].widths.keys() if scan.columns is None else scan.columns
+                )
+                bound = scan.bounds.get(refresh.partition_columns.get(scan.table, ""))
+                days.append(_day(bound) if bound else None)
+    except sqlglot.ParseError:
+        if model not in refresh.rebuilt:
+            raise
+    for name, (columns, days) in sorted(found.items()):
+        table = tables[name]
+        bounds = [day for day in days if day]
+        first = min(bounds) if len(bounds) == len(days) else None
+        yield Cost(
+            model,
+            name,
+            kind,
+            table.size(columns, first),
+            table.size(columns),
+            sum(1 for day in table.rows if not (first and day and day < first)),
+            len(table.rows),
+            first is not None or name not in refresh.partition_columns,
+            model in refresh.rebuilt or (kind == "tested" and name in refresh.rebuilt),
+            reasons.get(name, ""),
+        )
+
+
+def _written(model: str, table: Table, first: date) -> Cost:
+    """Return what the MERGE that replaces a model's rows reads: the new rows, and the old ones."""
+    columns = list(table.widths)
+    return Cost(
+        *(model, model, "written", 2 * table.size(columns, first), 2 * table.size(columns)),
+        sum(1 for day in table.rows if not (day and day < first)),
+        *(len(table.rows), True, False),
+    )
+
+
+@cache
 def _day(bound: str) -> date:
     """Return the UTC day of a constant of GoogleSQL."""
     text = sqlglot.transpile(bound, read="bigquery", write="duckdb")[0]

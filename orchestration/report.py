@@ -43,35 +43,46 @@ def print_scored(scored: Sequence[Scored], *, console: Console | None = None) ->
     (console or Console()).print(_table("Scored", names, rows))
 
 
+# What statements do to a model, in words.
+_KINDS = {
+    "refreshed": "models that are refreshed, their queries",
+    "written": "the rows that these replace",
+    "made anew": "tables made anew",
+    "tested": "data tests",
+}
+
+
 def print_costs(costs: Iterable[Cost], price: float, *, console: Console | None = None) -> None:
     """Print what each model reads of the tables of which it reads most, and the sums."""
     console = console or Console(highlight=False)
-    by_model: dict[str, list[Cost]] = {}
+    groups: dict[tuple[str, str], list[Cost]] = {}
     for cost in costs:
-        by_model.setdefault(cost.model, []).append(cost)
-    table = Table("model", "reads most of", box=SIMPLE, title="One refresh on BigQuery")
+        groups.setdefault((cost.model, cost.kind), []).append(cost)
+    table = Table("model", "", "reads most of", box=SIMPLE, title="One refresh on BigQuery")
     for name in ("days", "of", "MB read", "MB billed", "dollars"):
         table.add_column(name, justify="right")
     table.add_column("")
-    sums = {True: 0, False: 0}
-    for model, parts in sorted(by_model.items(), key=lambda each: -sum(c.billed for c in each[1])):
+    sums = dict.fromkeys(_KINDS, 0)
+    for (model, kind), parts in sorted(
+        groups.items(), key=lambda each: -sum(cost.billed for cost in each[1])
+    ):
         most = max(parts, key=lambda cost: (cost.is_too_much, cost.read))
         billed = sum(cost.billed for cost in parts)
-        sums[most.is_rebuilt] += billed
+        sums[kind] += billed
         notes = {cost.reason or "reads its whole history" for cost in parts if not cost.is_bounded}
         table.add_row(
-            *(model, most.table, str(most.days), str(most.all_days)),
+            *(model, kind, most.table, str(most.days), str(most.all_days)),
             *(f"{sum(c.read for c in parts) / 1e6:,.1f}", f"{billed / 1e6:,.1f}"),
             f"{billed / 2**40 * price:.5f}",
-            "made anew" if most.is_rebuilt else "; ".join(sorted(notes)),
+            "" if most.is_rebuilt else "; ".join(sorted(notes)),
         )
     console.print(table)
-    for is_rebuilt, what in ((False, "models that are refreshed"), (True, "tables made anew")):
-        amount = sums[is_rebuilt]
+    for kind, what in _KINDS.items():
+        amount = sums[kind]
         console.print(f"{what}: {amount / 1e9:,.2f} GB, {amount / 2**40 * price:.4f} dollars")
-    for cost in (cost for parts in by_model.values() for cost in parts if cost.is_too_much):
+    for cost in (cost for parts in groups.values() for cost in parts if cost.is_too_much):
         console.print(
-            f"{cost.model} reads all {cost.all_days:,} days of {cost.table}, "
+            f"{cost.model}, {cost.kind}, reads all {cost.all_days:,} days of {cost.table}, "
             f"{cost.history / 1e6:,.0f} MB: bound its partition column by a constant"
         )
 

@@ -264,7 +264,9 @@ def _functions(own, model, sql):
         found["evaluate"] = _table(own, [*labelled, threshold], trial | _CLASSIFICATION)
         thresholds = argument("ARRAY<FLOAT64>", cardinality=_OPTIONAL)
         found["roc_curve"] = _table(own, [*labelled, thresholds], trial | _CURVE)
-        matrix = trial | {"expected_label": model.label_type} | dict.fromkeys(model.classes, "INT64")
+        matrix = (
+            trial | {"expected_label": model.label_type} | dict.fromkeys(model.classes, "INT64")
+        )
         found["confusion_matrix"] = _table(own, [*labelled, threshold], matrix)
     else:
         found["evaluate"] = _table(own, [*labelled, threshold], _REGRESSION)

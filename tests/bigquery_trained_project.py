@@ -24,17 +24,20 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 BARS_A_DAY = 24
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 KEY = "exchange, market, symbol, interval_minutes, opened_at"
-BY_DAY = {"+partition_by": {"field": "opened_at", "data_type": "timestamp"}, "+cluster_by": ["symbol"]}
+BY_DAY = {
+    "+partition_by": {"field": "opened_at", "data_type": "timestamp"},
+    "+cluster_by": ["symbol"],
+}
 RECORDED = {"+post-hook": "{{ record_refresh() }}"}
-PREDICT = "ml.predict(model {{ model }}, ({{ query }}))"
-STUB = """(
+PREDICT = "select {{ ml_without_trial(model, 'ml.predict(model ' ~ model ~ ', (' ~ query ~ '))') }}"
+STUB = """
     select
         true as predicted_{{ ml_label(model) }},
         [struct(true as label, 0.75 as prob), struct(false as label, 0.25 as prob)]
             as predicted_{{ ml_label(model) }}_probs,
         *
     from ({{ query }})
-)"""
+"""
 MODELS = {
     "int_ticks": """
         select
@@ -58,6 +61,20 @@ MODELS = {
             from {{ ref('int_ticks') }}
         )
     """,
+}
+COLUMNS = {"columns": KEY.split(", ")}
+TESTS = {
+    "name": "int_ticks",
+    "data_tests": [
+        {"unique_combination_of_columns": {"name": "one_row_a_bar", "arguments": COLUMNS}}
+    ],
+    "columns": [
+        {"name": "flow", "data_tests": [{"not_null": {"name": "a_flow"}}]},
+        {
+            "name": "noise",
+            "data_tests": [{"unique": {"name": "any_time", "config": {"severity": "warn"}}}],
+        },
+    ],
 }
 CONFIGS = {
     "int_ticks": {
@@ -84,6 +101,7 @@ def write(directory: Path, settings: Settings, *, has_ml: bool, **options: objec
         copy.parent.mkdir(parents=True, exist_ok=True)
         text = file.read_text()
         copy.write_text(text if has_ml else text.replace(PREDICT, STUB))
+        assert (PREDICT in text) == (file.name == "ml_predict.sql")
     (directory / "tests").symlink_to(ROOT / "dbt_project" / "tests")
     source = {
         "name": "raw",
@@ -108,11 +126,18 @@ def write(directory: Path, settings: Settings, *, has_ml: bool, **options: objec
     (directory / "models").mkdir()
     for name, sql in files.items():
         (directory / "models" / f"{name}.sql").write_text(sql)
-    (directory / "models" / "sources.yml").write_text(yaml.safe_dump({"sources": [source]}))
+    described = {"sources": [source], "models": [TESTS]}
+    (directory / "models" / "described.yml").write_text(yaml.safe_dump(described))
 
 
-def land(settings: Settings, days: Iterable[int], *, hours: Iterable[int] | None = None) -> None:
-    """Land bars of some days of the year 2025, counted from 0, at all hours or at some."""
+def land(
+    settings: Settings,
+    days: Iterable[int],
+    *,
+    hours: Iterable[int] | None = None,
+    is_whole: bool = True,
+) -> None:
+    """Land bars of some days of 2025, counted from 0, at all hours or some; or without a price."""
     times = [
         START + timedelta(days=day, hours=hour)
         for day in days
@@ -125,7 +150,7 @@ def land(settings: Settings, days: Iterable[int], *, hours: Iterable[int] | None
             "market": "um",
             "symbol": symbol,
             "open_time": time,
-            "open": 100.0 + (7 * time.hour + time.day + place) % 13,
+            "open": 100.0 + (7 * time.hour + time.day + place) % 13 if is_whole else None,
             "close": 106.0 + time.hour % 5 - place,
             "volume": float(time.hour),
         }
@@ -135,8 +160,8 @@ def land(settings: Settings, days: Iterable[int], *, hours: Iterable[int] | None
     land_in_bigquery(settings, {"klines": pa.Table.from_pylist(rows, schema)})
 
 
-def dbt(directory: Path, *arguments: str) -> str:
-    """Run dbt on the project, failing loudly."""
+def dbt(directory: Path, *arguments: str, fails: bool = False) -> str:
+    """Run dbt on the project, failing loudly if it does not do as it should."""
     done = subprocess.run(
         [
             *(str(Path(sys.executable).parent / "dbt"), *arguments, "--no-use-colors"),
@@ -148,7 +173,7 @@ def dbt(directory: Path, *arguments: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    assert done.returncode == int(fails), done.stdout[-6000:] + done.stderr[-2000:]
     return done.stdout
 
 

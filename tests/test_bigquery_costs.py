@@ -1,12 +1,15 @@
 """A refresh on BigQuery reads the bytes that it needs, not the whole history."""
 
+import json
 from collections import defaultdict
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from bigquery_project import Manifest, compiled_for_bigquery, nodes_of, raw_tables
+from bigquery_project import Manifest, nodes_of, raw_tables
 from bigquery_status import Status
+from dbt_fixtures import NO_ACCOUNT, OFFLINE_BIGQUERY, run_dbt
 from features_fixtures import write_raw
 from typer.testing import CliRunner
 
@@ -15,7 +18,7 @@ from ingest.bigquery import BigQuery
 from ingest.raw_tables import raw_tables as definitions
 from ingest.settings import Settings
 from orchestration.cli import app
-from orchestration.costs import Cost, Refresh, costs, literal, refresh_of
+from orchestration.costs import LEAST_BILLED, Cost, Refresh, costs, literal, refresh_of
 from orchestration.sizes import Table, cloud_tables, duckdb_tables, type_bytes
 
 SINCE = datetime(2025, 6, 1)
@@ -27,6 +30,13 @@ WHOLE = {
     "int_news_changes": {"news", "news_scores"},
     "int_book_bars": {"book_gaps"},
     "trd_evaluation": {"trd_positions"},
+}
+# Nodes whose tests do.
+WHOLE_TESTS = {
+    **{f"stg_{name}": {name} for name in ("book_gaps", "news", "news_scores", "signals")},
+    "stg_served_features": {"served_features"},
+    "stg_trades": {"trades"},
+    **{f"sig_order_flow{name}": {f"pred_order_flow{name}"} for name in ("", "_shuffled")},
 }
 PLANTED = {
     "no filter": "select opened_at, close_price from int_bars",
@@ -66,7 +76,10 @@ def planted(sql: str, **views: str) -> list[Cost]:
 @pytest.fixture(scope="module")
 def refreshed(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     working = tmp_path_factory.mktemp("refreshed")
-    return compiled_for_bigquery(working, changed_from=literal(SINCE))
+    variables = ("--vars", json.dumps({"changed_from": literal(SINCE)}))
+    run_dbt(working / "tapehouse.duckdb", "compile", *OFFLINE_BIGQUERY, *variables, **NO_ACCOUNT)
+    manifest: Manifest = json.loads((working / "target" / "manifest.json").read_text())
+    return manifest
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +107,7 @@ def found(refreshed: Manifest, project_root: Path) -> list[Cost]:
 def test_a_refresh_reads_a_bounded_part_of_the_history(
     found: list[Cost], bigquery_status: Status
 ) -> None:
-    refreshed = [cost for cost in found if not cost.is_rebuilt]
+    refreshed = [cost for cost in found if not cost.is_rebuilt and cost.kind != "tested"]
     most: dict[str, int] = defaultdict(int)
     for cost in refreshed:
         if not cost.reason:
@@ -110,11 +123,36 @@ def test_a_refresh_reads_a_bounded_part_of_the_history(
 
 
 def test_models_that_read_everything_say_why(found: list[Cost]) -> None:
-    whole: dict[str, set[str]] = defaultdict(set)
+    whole: dict[str, dict[str, set[str]]] = {"tested": defaultdict(set), "": defaultdict(set)}
     for cost in found:
-        if cost.reason or (not cost.is_bounded and not cost.is_rebuilt):
-            whole[cost.model].add(cost.table)
-    assert whole == WHOLE
+        is_whole = not cost.is_bounded and not cost.is_rebuilt
+        if is_whole and (cost.reason or cost.is_too_much):
+            kind = cost.kind if cost.kind == "tested" else ""
+            whole[kind][cost.model].add(cost.table)
+    assert whole == {"tested": WHOLE_TESTS, "": WHOLE}
+
+
+def test_data_tests_read_the_days_that_changed(found: list[Cost]) -> None:
+    tests = [cost for cost in found if cost.kind == "tested"]
+    assert len(tests) > 500
+    assert [(cost.model, cost.table) for cost in tests if cost.is_too_much] == []
+    assert {cost.kind for cost in found} == {"refreshed", "written", "made anew", "tested"}
+    bounded = [cost for cost in tests if not cost.reason and not cost.is_rebuilt]
+    read, history = (sum(getattr(c, kind) for c in bounded) for kind in ("read", "history"))
+    assert 0 < read < history / 400
+    # Next to what BigQuery bills at the least for each.
+    assert sum(cost.billed for cost in bounded) < 1.2 * len(bounded) * LEAST_BILLED
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_test_that_reads_a_whole_history_is_found(name: str) -> None:
+    columns = {"int_bars": "opened_at", "int_klines": "opened_at"}
+    tables = {name: history(BARS, column) for name, column in columns.items()}
+    tests = {"planted": PLANTED[name]}
+    refresh = Refresh(SINCE, {}, {}, columns, tests=tests, tested={"planted": "int_bars"})
+    assert any(cost.is_too_much for cost in costs(refresh, tables))
+    rebuilt = replace(refresh, rebuilt=frozenset(columns))
+    assert not any(cost.is_too_much for cost in costs(rebuilt, tables))
 
 
 @pytest.mark.parametrize("name", PLANTED)
@@ -198,4 +236,5 @@ def test_the_command_says_what_a_refresh_reads(
     done = CliRunner().invoke(app, ["check", "costs", "--since", "2025-06-01"])
     assert done.exit_code == 0, done.output
     assert "int_klines" in done.stdout
-    assert "models that are refreshed: " in done.stdout
+    assert "models that are refreshed, their queries: " in done.stdout
+    assert "data tests: " in done.stdout

@@ -48,7 +48,19 @@ def bounds(directory: Path) -> set[str]:
     return set(re.findall(r"closed\.opened_at >= (timestamp '[^']*')", next(compiled).read_text()))
 
 
-@pytest.mark.skipif(not IS_WHOLE, reason="many runs of dbt: `make test-bigquery` runs it")
+def looked_at(directory: Path) -> dict[str, str]:
+    """Return from when on each test read in the last run, empty for all rows."""
+    files = (directory / "target" / "compiled").rglob("described.yml/*.sql")
+    found = {
+        file.stem: re.search(r"opened_at >= timestamp '([^']*)", file.read_text()) for file in files
+    }
+    return {name: bound[1][:10] if bound else "" for name, bound in found.items()}
+
+
+WHOLE = pytest.mark.skipif(not IS_WHOLE, reason="many runs of dbt: `make test-bigquery` runs it")
+
+
+@WHOLE
 def test_a_model_is_trained_when_something_changed(cloud_settings: Settings, ticks: Path) -> None:
     before, (version,) = rows_of(cloud_settings, VERSIONS), rows_of(cloud_settings, TRAINED)
     written = rows_of(cloud_settings, WRITTEN)
@@ -94,3 +106,26 @@ def test_only_days_that_changed_are_asked_about(cloud_settings: Settings, ticks:
     assert bounds(ticks) == {"timestamp '2025-01-07 00:00:00'"}
     assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED)
     assert len(rows_of(cloud_settings, TRAINED)) == 1
+
+
+@WHOLE
+def test_data_tests_read_what_changed_since_they_passed(
+    cloud_settings: Settings, ticks: Path
+) -> None:
+    everything = dict.fromkeys(("one_row_a_bar", "a_flow", "any_time"), "")
+    assert looked_at(ticks) == everything
+    land(cloud_settings, [4], hours=[3])
+    untrained = ("build", "--select", "int_ticks")
+    dbt(ticks, *untrained)
+    assert looked_at(ticks) == everything | dict.fromkeys(("one_row_a_bar", "a_flow"), "2025-01-05")
+    dbt(ticks, "test", "--select", "int_ticks")
+    assert looked_at(ticks) == everything | dict.fromkeys(("one_row_a_bar", "a_flow"), "9999-12-31")
+    # What failed is looked at again until it passes, whatever came since.
+    land(cloud_settings, [4], hours=[5], is_whole=False)
+    assert "FAIL 2 a_flow" in dbt(ticks, *untrained, fails=True)
+    land(cloud_settings, [5])
+    assert "FAIL 2 a_flow" in dbt(ticks, *untrained, fails=True)
+    assert looked_at(ticks) == everything | {"one_row_a_bar": "2025-01-06", "a_flow": "2025-01-05"}
+    whole = dbt(ticks, "test", "--select", "int_ticks", "--vars", "whole_tests: true", fails=True)
+    assert "FAIL 2 a_flow" in whole
+    assert looked_at(ticks) == everything

@@ -63,6 +63,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("triple_barrier_deviations", 0, "a number from 0.001 to 100"),
     ("label_tolerance", 0, "a number from 0.001 to 100, or null for no opposite barrier"),
     ("label_tolerance", "none", "a number from 0.001 to 100, or null for no opposite barrier"),
+    ("whole_tests", "yes", "true or false"),
     ("label_tie", None, '"true", "false" or "null", with the quotes'),
     ("label_tie", "first", '"true", "false" or "null", with the quotes'),
     ("train_share", 60, "a number from 0.01 to 0.98"),

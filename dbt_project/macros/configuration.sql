@@ -94,6 +94,7 @@ Refuse wrong variables: each with its name, the value found and what is allowed.
             modules.re.fullmatch('[A-Za-z0-9_.-]+', settings.sentiment_scorer | string),
             'the name of a scorer in raw.news_scores, such as vader',
         ],
+        ['whole_tests', settings.whole_tests is boolean, 'true or false'],
     ]) -}}
 {% endmacro %}
 

@@ -4,7 +4,7 @@
 {# The tables of the bookkeeping: `raw_days` (source_name, day, row_count, number) and `refreshes` (model_name,
    changed_from, number, code). Numbers rise from one entry to the next, so clocks do not matter. #}
 {% macro bookkeeping(name) %}
-    {{- return(api.Relation.create(database=database, schema=schema, identifier=name)) -}}
+    {{- return(api.Relation.create(database=target.database, schema=target.schema, identifier=name)) -}}
 {% endmacro %}
 
 {% macro next_number() -%}

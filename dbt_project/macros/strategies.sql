@@ -138,11 +138,17 @@ model's own table: these rows, and what is in the datasets. Tables of rows that 
         {%- do made.extend(run_query('select name from ' ~ existing).columns[0].values()) -%}
     {%- endif -%}
     {%- set definitions = run_query(compiled_code) -%}
-    {%- for definition in definitions -%}
+    {%- set fresh = [] -%}
+    {%- for definition in definitions if definition['name'] not in made -%}
         {%- set relation = dataset_relation(target_relation, definition['name']) -%}
-        {%- if definition['name'] not in made and load_cached_relation(relation) is not none -%}
+        {%- if load_cached_relation(relation) is not none -%}
             {%- do exceptions.raise_compiler_error(relation ~ ' was not made by ds_strategies: drop it, or name the strategy otherwise') -%}
         {%- endif -%}
+        {%- do fresh.append(definition['name']) -%}
+    {%- endfor -%}
+    {%- do announce_datasets(target_relation, existing, fresh) -%}
+    {%- for definition in definitions -%}
+        {%- set relation = dataset_relation(target_relation, definition['name']) -%}
         {% call statement(definition['name']) -%}
             create or replace table {{ relation }} {{ dataset_layout() }} as {{ definition['dataset_sql'] }}
         {%- endcall %}
@@ -151,9 +157,7 @@ model's own table: these rows, and what is in the datasets. Tables of rows that 
         {%- do adapter.drop_relation(dataset_relation(target_relation, name)) -%}
     {%- endfor -%}
 
-    {%- if existing is not none -%}
-        {%- do adapter.drop_relation(existing) -%}
-    {%- endif -%}
+    {%- do make_room_for_datasets(existing) -%}
     {% call statement('main') -%}
         {{ create_table_as(False, target_relation, datasets_with_contents(compiled_code, definitions, target_relation)) }}
     {%- endcall %}
@@ -165,6 +169,30 @@ model's own table: these rows, and what is in the datasets. Tables of rows that 
 
     {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
+
+
+{# BigQuery makes tables outside of transactions: it is told first which tables this model is going to make, so that they are known as its
+   own after a run that failed in between, and its list is replaced, never dropped. #}
+{% macro announce_datasets(list, existing, names) %}
+    {{- return(adapter.dispatch('announce_datasets', 'tapehouse')(list, existing, names)) -}}
+{% endmacro %}
+
+{% macro default__announce_datasets(list, existing, names) %}{% endmacro %}
+
+{% macro bigquery__announce_datasets(list, existing, names) %}
+    {%- if names -%}
+        {%- set rows = "select name from unnest(['" ~ names | join("', '") ~ "']) as name" -%}
+        {%- do run_query(('insert into ' ~ list ~ ' (name) ' if existing else 'create table ' ~ list ~ ' as ') ~ rows) -%}
+    {%- endif -%}
+{% endmacro %}
+
+{% macro make_room_for_datasets(existing) %}
+    {{- return(adapter.dispatch('make_room_for_datasets', 'tapehouse')(existing)) -}}
+{% endmacro %}
+
+{% macro default__make_room_for_datasets(existing) %}{%- if existing -%}{%- do adapter.drop_relation(existing) -%}{%- endif -%}{% endmacro %}
+
+{% macro bigquery__make_room_for_datasets(existing) %}{% endmacro %}
 
 
 {# How a dataset's table lies: on BigQuery a partition for each day, as dbt makes that of every other table of bars. #}
