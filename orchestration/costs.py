@@ -174,9 +174,9 @@ def costs(refresh: Refresh, tables: Mapping[str, Table]) -> Iterator[Cost]:
         if model in tables:
             yield _written(model, tables[model], _day(bound))
     for test, sql in refresh.tests.items():
-        if model := refresh.tested.get(test):
-            reasons = {**refresh.reasons.get(model, {}), **refresh.reasons.get(test, {})}
-            yield from _costs(refresh, tables, views, model, "tested", sql, reasons)
+        if name := refresh.tested.get(test):
+            reasons = {**refresh.reasons.get(name, {}), **refresh.reasons.get(test, {})}
+            yield from _costs(refresh, tables, views, name, "tested", sql, reasons)
 
 
 def _costs(

@@ -1,15 +1,16 @@
 """A small dbt project on BigQuery: bars of two symbols, a dataset, a model and its predictions.
 
-It has this project's macros and the file of a model of predictions, word for word. Where no BigQuery
-ML runs, `ml.predict` says of every row 0.75 for true.
+It has this project's macros and the file of a model of predictions, word for word. Where no
+BigQuery ML runs, `ml.predict` says of every row 0.75 for true.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 import yaml
@@ -85,16 +86,24 @@ CONFIGS = {
         **RECORDED,
     },
     "ds_ticks": {"+materialized": "table", **BY_DAY, **RECORDED},
-    "pred_ticks": {"+incremental_strategy": "merge", **BY_DAY, **RECORDED},
 }
-LINEAR = {"model_type": "LOGISTIC_REG", "max_iterations": 5}
+ADDED = {"+incremental_strategy": "merge", **BY_DAY, **RECORDED}
+LINEAR = {"ticks": {"model_type": "LOGISTIC_REG", "max_iterations": 5}}
 
 
-def write(directory: Path, settings: Settings, *, has_ml: bool, **options: object) -> None:
-    """Write the project, its model with these options; `has_ml`: where BigQuery ML runs."""
+def write(
+    directory: Path,
+    raw_dataset: str,
+    *,
+    has_ml: bool,
+    trained: Mapping[str, Mapping[str, object]] = LINEAR,
+    analyses: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write the project with a model for each set of options; `has_ml`: where BigQuery ML runs."""
     project = yaml.safe_load((ROOT / "dbt_project" / "dbt_project.yml").read_text())
     project["on-run-start"] = project["on-run-start"][1:]
-    project["models"] = {"tapehouse": CONFIGS}
+    predictions = {f"pred_{name}": ADDED for name in trained}
+    project["models"] = {"tapehouse": CONFIGS | predictions}
     (directory / "dbt_project.yml").write_text(yaml.safe_dump(project))
     for file in (ROOT / "dbt_project" / "macros").rglob("*.sql"):
         copy = directory / file.relative_to(ROOT / "dbt_project")
@@ -105,7 +114,7 @@ def write(directory: Path, settings: Settings, *, has_ml: bool, **options: objec
     (directory / "tests").symlink_to(ROOT / "dbt_project" / "tests")
     source = {
         "name": "raw",
-        "schema": settings.bigquery_raw_dataset,
+        "schema": raw_dataset,
         "tables": [{"name": "klines", "config": {"event_time": "open_time"}}],
     }
     given = {
@@ -116,16 +125,20 @@ def write(directory: Path, settings: Settings, *, has_ml: bool, **options: objec
         "key_columns": [*KEY.split(", "), "place", "available_at"],
         "label_start_column": "closed_at",
         "label_end_column": "label_end_at",
-    } | (options or LINEAR)
-    arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    predictions = ROOT / "dbt_project" / "models" / "predictions" / "pred_order_flow.sql"
-    files = MODELS | {
-        "ml_ticks": f"{{{{ config({arguments}) }}}} select * from {{{{ ref('ds_ticks') }}}}",
-        "pred_ticks": predictions.read_text().replace("order_flow", "ticks"),
     }
-    (directory / "models").mkdir()
+    predicted = (ROOT / "dbt_project/models/predictions/pred_order_flow.sql").read_text()
+    predicted = predicted.replace("ds_order_flow", "ds_ticks")
+    files = {f"models/{name}": sql for name, sql in MODELS.items()}
+    files |= {f"analyses/{name}": sql for name, sql in analyses.items()}
+    for name, options in trained.items():
+        arguments = ", ".join(f"{option}={value!r}" for option, value in (given | options).items())
+        config = f"{{{{ config({arguments}) }}}}"
+        files[f"models/ml_{name}"] = f"{config} select * from {{{{ ref('ds_ticks') }}}}"
+        files[f"models/pred_{name}"] = predicted.replace("order_flow", name)
+    for folder in ("models", "analyses"):
+        (directory / folder).mkdir()
     for name, sql in files.items():
-        (directory / "models" / f"{name}.sql").write_text(sql)
+        (directory / f"{name}.sql").write_text(sql)
     described = {"sources": [source], "models": [TESTS]}
     (directory / "models" / "described.yml").write_text(yaml.safe_dump(described))
 

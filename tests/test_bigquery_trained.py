@@ -35,7 +35,7 @@ def ticks(cloud_settings: Settings, tmp_path: Path) -> Path:
     """The project over five days of bars, with a gap in the last, built."""
     (directory := tmp_path / "project").mkdir()
     has_ml = os.environ["TAPEHOUSE_BIGQUERY_PROJECT"] == SERVICE_PROJECT
-    project.write(directory, cloud_settings, has_ml=has_ml)
+    project.write(directory, cloud_settings.bigquery_raw_dataset, has_ml=has_ml)
     land(cloud_settings, range(4))
     land(cloud_settings, [4], hours=[0, 1, 2, 4])
     dbt(directory, "build")

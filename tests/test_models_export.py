@@ -64,7 +64,16 @@ def cloud_storage(bucket: Bucket) -> Iterator[str]:
 
         def do_GET(self) -> None:
             bucket.requests.append(self.command)
-            self.answer(200, self.facts(unquote(urlsplit(self.path).path.rpartition("/")[2])))
+            path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+            if path.endswith("/o"):
+                names = [name for name in bucket.files if name.startswith(query["prefix"][0])]
+                self.answer(200, {"items": [self.facts(name) for name in names]})
+            else:
+                self.answer(200, self.facts(unquote(path.rpartition("/")[2])))
+
+        def do_DELETE(self) -> None:
+            del bucket.files[unquote(urlsplit(self.path).path.rpartition("/")[2])]
+            self.answer(200, {})
 
         def facts(self, name: str) -> dict[str, Any]:
             content = bucket.files[name]
