@@ -48,7 +48,10 @@ IMPORTED = {
 TRAINED: dict[str, dict[str, Any]] = {
     "boosted": {
         "model_type": "BOOSTED_TREE_CLASSIFIER",
-        **{"max_iterations": 5, "max_tree_depth": 2, "subsample": 0.8, "min_rel_progress": 0},
+        "max_iterations": 5,
+        "max_tree_depth": 2,
+        "subsample": 0.8,
+        "min_rel_progress": 0,
     },
     "transformed": {
         "model_type": "LOGISTIC_REG",
@@ -57,7 +60,9 @@ TRAINED: dict[str, dict[str, Any]] = {
     },
     "searched": {
         "model_type": "LOGISTIC_REG",
-        **{"max_iterations": 5, "num_trials": 2, "max_parallel_trials": 2},
+        "max_iterations": 5,
+        "num_trials": 2,
+        "max_parallel_trials": 2,
         "l2_reg": "HPARAM_RANGE(0.0, 1.0)",
         "hparam_tuning_objectives": ["ROC_AUC"],
     },
@@ -241,8 +246,8 @@ def test_bigquery_ml_learns_answers_is_judged_and_exported(
         if name not in ("transformed_importance", "searched_importance"):
             assert (name, answer.num_rows > 0) == (name, True)
     said = cloud.query(
-        f"select flow, noise, probability from {dataset}.pred_imported inner join {dataset}.ds_ticks "
-        f"using ({KEY})"
+        f"select flow, noise, probability from {dataset}.pred_imported "
+        f"inner join {dataset}.ds_ticks using ({KEY})"
     ).to_pydict()
     rows = np.array([said["flow"], said["noise"]], dtype=np.float32).T
     expected = onnx_model.outputs(onnx_model.session(ONNX), rows)[:, 1]
