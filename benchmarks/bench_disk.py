@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ingest import warehouse
 from ingest.drain import drain
-from ingest.live_books import Change, LiveBook
+from ingest.live_books import SNAPSHOT_LEVELS, Change, LiveBook
 from ingest.segment_writer import SegmentWriter
 from ingest.segments import Frame
 from ingest.settings import Settings
@@ -87,7 +87,9 @@ def measured(symbol: str, recorded: list[dict[str, Any]], directory: Path) -> di
                 heard.append(Frame(now, stream, payload))
                 book.take(Change.of(message))
             else:
-                book.start(message)
+                # It is taken for the whole book: the recordings have no second one.
+                sides = {side: message[side][: SNAPSHOT_LEVELS - 1] for side in ("bids", "asks")}
+                book.start(message | sides)
     seconds = (times[-1] - times[0]) / 1000
     rows = drain(settings).row_count
     if not 0.95 * seconds < rows < 1.05 * seconds:

@@ -39,17 +39,15 @@ class Book:
         Returns
         -------
         bool
-            The first change after a snapshot has to cover the snapshot's next id (spot) or its
-            own (futures), as the exchange's documentation says how to keep a local book. Ids of
-            futures have holes; each change names the one before it.
+            A change of spot has to reach from the next id, or one before it, on; the first of
+            futures after a snapshot as well, as the exchange's documentation says how to keep a
+            local book. Ids of futures have holes; each change names the one before it.
         """
         if previous_id == self.last_update_id:
             return True
-        if not self.is_continued:
-            return first_id <= self.last_update_id + 1 and final_id >= self.last_update_id
-        if previous_id is not None:
-            return previous_id == self.last_update_id
-        return first_id == self.last_update_id + 1
+        if self.is_continued and previous_id is not None:
+            return False
+        return first_id <= self.last_update_id + 1 and final_id >= self.last_update_id
 
     def apply(
         self, final_id: int, bids: Iterable[Sequence[float]], asks: Iterable[Sequence[float]]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 
 import orjson
 
-from ingest.books import Book, Levels
+from ingest.books import LEVELS, Book, Levels
 from ingest.messages import RECORDER
 
 # Levels a side that a snapshot is asked for; one that has fewer is the whole book.
@@ -44,17 +44,53 @@ class Change(NamedTuple):
             int(data["u"]),
             data.get("pu"),
             int(data["E"]),
-            data.get("T"),
+            None if data.get("T") is None else int(data["T"]),
             _levels(data["b"]),
             _levels(data["a"]),
         )
+
+    @property
+    def at_ms(self) -> int:
+        """When it happened, as its book is dated in the warehouse."""
+        return self.event_ms if self.transact_ms is None else self.transact_ms
+
+
+class _Reach(NamedTuple):
+    """How far one side of a snapshot goes: its last price, and the price halfway from its best.
+
+    ``sign`` is 1 for bids and -1 for asks; a snapshot of the whole side goes to no end.
+    """
+
+    sign: int
+    last: float
+    half: float
+
+    @classmethod
+    def of(cls, levels: Levels, sign: int) -> Self:
+        """Return it of a snapshot's levels."""
+        prices = [sign * price for price, _ in levels]
+        if len(prices) < SNAPSHOT_LEVELS:
+            return cls(sign, -math.inf, -math.inf)
+        return cls(sign, min(prices), (min(prices) + max(prices)) / 2)
+
+    def has(self, best: Levels) -> bool:
+        """Tell whether the best levels lie within it."""
+        if self.last == -math.inf:
+            return True
+        return len(best) == LEVELS and self.sign * best[-1][0] >= self.last
+
+    def is_near(self, best: Levels) -> bool:
+        """Tell whether its end is near."""
+        return bool(best) and self.sign * best[0][0] < self.half
 
 
 class LiveBook:
     """The book of one symbol.
 
     It begins with a gap. A gap ends with a snapshot that the changes continue, or when what was
-    missing comes after all; while it lasts, nothing is shown.
+    missing comes after all; while it lasts, nothing is shown. Beyond its snapshot a book is known
+    only where it changed: the next snapshot is asked for before prices get there, and if they are
+    there first, that is a gap.
 
     Parameters
     ----------
@@ -75,7 +111,7 @@ class LiveBook:
         self._say = say
         self._ask = ask
         self._book: Book | None = None
-        self._lowest, self._highest = -math.inf, math.inf
+        self._reaches = _Reach.of([], 1), _Reach.of([], -1)
         self._waiting: list[Change] = []
         self._is_asking = False
         self._event_us = gap_from
@@ -89,6 +125,11 @@ class LiveBook:
         """Whether the book can be trusted."""
         return self._gap_from is None
 
+    @property
+    def known_until(self) -> int:
+        """Epoch microseconds: until when the book is known without a hole."""
+        return self._event_us if self._gap_from is None else self._gap_from
+
     def take(self, change: Change) -> bool:
         """Take a change of the book; return False if it opened a gap."""
         book = self._book
@@ -100,7 +141,7 @@ class LiveBook:
         if self.is_whole:
             if book and _follows(book, change):
                 self._apply(book, change)
-                return True
+                return self.is_whole
             self._lose("sequence")
             self._waiting.append(change)
             self._request()
@@ -123,26 +164,22 @@ class LiveBook:
             If it is no snapshot.
         """
         self._is_asking = False
-        book = Book(
-            int(snapshot["lastUpdateId"]),
-            dict(_levels(snapshot["bids"])),
-            dict(_levels(snapshot["asks"])),
-        )
+        bids, asks = _levels(snapshot["bids"]), _levels(snapshot["asks"])
+        book = Book(int(snapshot["lastUpdateId"]), dict(bids), dict(asks))
         before = self._event_us
         is_continued = self._catch_up(book)
         behind = self.is_whole and self._book and book.last_update_id < self._book.last_update_id
         if not is_continued or behind:
             self._event_us = before
             return
-        self._lowest = min(book.bids) if len(book.bids) >= SNAPSHOT_LEVELS else -math.inf
-        self._highest = max(book.asks) if len(book.asks) >= SNAPSHOT_LEVELS else math.inf
+        self._reaches = _Reach.of(bids, 1), _Reach.of(asks, -1)
         self._book = book
         self._waiting.clear()
         if book.is_continued and not self.is_whole:
             self._find(self._cause)
 
     def fail(self) -> None:
-        """Be told that no snapshot could be had; the next change asks again."""
+        """Be told that a request is over, whatever became of it; the next change may ask again."""
         self._is_asking = False
 
     def _catch_up(self, book: Book) -> bool:
@@ -156,21 +193,23 @@ class LiveBook:
 
     def _apply(self, book: Book, change: Change) -> None:
         book.apply(change.final_id, change.bids, change.asks)
-        self._event_us = change.event_ms * _MILLISECOND
-        second = change.event_ms // 1000
-        if second > self._shown_second and book is self._book and self.is_whole:
+        self._event_us = change.at_ms * _MILLISECOND
+        second = change.at_ms // 1000
+        if second != self._shown_second and book is self._book and self.is_whole:
             self._shown_second = second
             self._show(book, change)
 
     def _show(self, book: Book, change: Change) -> None:
-        bids, asks = book.best()
+        bids, asks = sides = book.best()
+        if not all(reach.has(best) for reach, best in zip(self._reaches, sides, strict=True)):
+            self._book = None
+            self._lose("depth")
+            self._request()
+            return
         shown = {"e": "depthUpdate", "E": change.event_ms, "T": change.transact_ms}
         shown |= {"s": self.symbol, "u": change.final_id, "b": bids, "a": asks}
-        payload = orjson.dumps(shown)
-        self._say(f"{self.symbol.lower()}@{SHOWN}", payload)
-        if bids and asks and (bids[-1][0] < self._lowest or asks[-1][0] > self._highest):
-            # What lies beyond the snapshot is known only where it changed.
-            self._lowest, self._highest = -math.inf, math.inf
+        self._say(f"{self.symbol.lower()}@{SHOWN}", orjson.dumps(shown))
+        if any(reach.is_near(best) for reach, best in zip(self._reaches, sides, strict=True)):
             self._request()
 
     def _lose(self, cause: str) -> None:
