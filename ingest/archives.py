@@ -277,5 +277,5 @@ def _may_pass(error: BaseException) -> bool:
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.headers.get("Retry-After") if isinstance(error, HTTPError) else None
-    return max(float(asked or 0), _BACK_OFF(state))
+    asked = error.headers.get("Retry-After", "") if isinstance(error, HTTPError) else ""
+    return max(float(asked) if asked.isdigit() else 0.0, _BACK_OFF(state))

@@ -76,10 +76,13 @@ class Exchange:
         return instant(int(self.call(method)["serverTime"]))
 
     def asked_pause_s(self) -> float:
-        """Return for how many seconds the exchange asked to be left alone in its last answer."""
+        """Return for how many seconds the exchange asked to be left alone in its last answer.
+
+        A date, as a proxy may give, counts as none.
+        """
         headers = self.client.last_response_headers or {}
-        asked = {name.lower(): value for name, value in headers.items()}.get("retry-after")
-        return float(asked or 0)
+        asked = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+        return float(asked) if asked.isdigit() else 0.0
 
     def _wait(self, state: RetryCallState) -> float:
         return max(self.asked_pause_s(), _BACK_OFF(state))

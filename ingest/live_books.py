@@ -178,8 +178,8 @@ class LiveBook:
         if book.is_continued and not self.is_whole:
             self._find(self._cause)
 
-    def fail(self) -> None:
-        """Be told that a request is over, whatever became of it; the next change may ask again."""
+    def answered(self) -> None:
+        """Be told that a request is over, however it ended; the next change may ask again."""
         self._is_asking = False
 
     def _catch_up(self, book: Book) -> bool:

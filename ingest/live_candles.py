@@ -70,13 +70,8 @@ class LiveCandles:
         if opened > expected and (candle["x"] or message["E"] - opened > PATIENCE_MS):
             self._request(key, expected, opened)
 
-    def answer(self, symbol: str, interval: str, until: int) -> None:
-        """Be told that what was asked for is there, or nowhere."""
-        self._asked.discard((symbol, interval))
-        self.have(symbol, interval, until)
-
     def have(self, symbol: str, interval: str, until: int) -> None:
-        """Be told that the candles opened before ``until`` (milliseconds) are there."""
+        """Be told that candles opened before ``until`` (milliseconds) are there, or nowhere."""
         key = symbol, interval
         step = INTERVALS_US[interval] // 1000
         until = max(until, self._expected.get(key, until))
@@ -86,8 +81,8 @@ class LiveCandles:
             until += step
         self._expected[key] = until
 
-    def fail(self, symbol: str, interval: str) -> None:
-        """Be told that they could not be had; the next message asks again."""
+    def answered(self, symbol: str, interval: str) -> None:
+        """Be told that a request is over; the next message asks for what is still missing."""
         self._asked.discard((symbol, interval))
 
     def _request(self, key: tuple[str, str], start: int, end: int) -> None:

@@ -1,8 +1,9 @@
 """What the recorder asks the exchange for; every answer goes to the log as it came."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,10 @@ import orjson
 
 from ingest import health, logs
 from ingest.exchange import Exchange
+from ingest.intervals import INTERVALS_US
 from ingest.live_books import SNAPSHOT_LEVELS, LiveBook, Say
 from ingest.live_candles import LiveCandles
-from ingest.messages import RECORDER
+from ingest.messages import NO_MESSAGE, RECORDER, parse
 from ingest.settings import Market, Settings
 
 CANDLES_AT_ONCE = 1000
@@ -54,33 +56,49 @@ class LiveRequests:
 
     async def book(self, book: LiveBook) -> None:
         """Start a book from a snapshot."""
-        answer = await self._call("GetDepth", symbol=book.symbol, limit=SNAPSHOT_LEVELS)
-        if answer is None:
-            book.fail()
-            return
-        self._say(f"rest:depth:{book.symbol}", orjson.dumps(answer))
-        book.start(answer)
+        try:
+            answer = await self._call("GetDepth", symbol=book.symbol, limit=SNAPSHOT_LEVELS)
+            if answer is not None:
+                self._say(f"rest:depth:{book.symbol}", orjson.dumps(answer))
+                with self._reading("GetDepth"):
+                    book.start(answer)
+        finally:
+            book.answered()
 
     async def candles(
         self, candles: LiveCandles, symbol: str, interval: str, start: int, end: int
     ) -> None:
-        """Get the closed candles opened in ``[start, end)`` (milliseconds)."""
+        """Get the closed candles opened in ``[start, end)`` (milliseconds).
+
+        Those before the last one that the exchange gives are there, or nowhere; those after it
+        have not reached this interface yet, and are asked for again.
+        """
         health.GAPS.labels("candle").inc()
-        while start < end:
-            answer = await self._call(
-                "GetKlines",
-                symbol=symbol,
-                interval=interval,
-                startTime=start,
-                endTime=end - 1,
-                limit=CANDLES_AT_ONCE,
-            )
-            if answer is None:
-                candles.fail(symbol, interval)
-                return
-            self._say(f"rest:klines:{symbol}:{interval}", orjson.dumps(answer))
-            start = int(answer[-1][0]) + 1 if len(answer) == CANDLES_AT_ONCE else end
-        candles.answer(symbol, interval, end)
+        stream = f"rest:klines:{symbol}:{interval}"
+        step = INTERVALS_US[interval] // 1000
+        try:
+            while start < end:
+                answer = await self._call(
+                    "GetKlines",
+                    symbol=symbol,
+                    interval=interval,
+                    startTime=start,
+                    endTime=end - 1,
+                    limit=CANDLES_AT_ONCE,
+                )
+                if answer is None:
+                    return
+                self._say(stream, orjson.dumps(answer))
+                opened = set()
+                with self._reading("GetKlines"):
+                    opened = {int(row["open_time"]) for _, row in parse(stream, answer)}
+                if not (opened := opened & set(range(start, end, step))):
+                    await asyncio.sleep(_RETRY_S)
+                    return
+                start = max(opened) + step
+                candles.have(symbol, interval, start)
+        finally:
+            candles.answered(symbol, interval)
 
     async def open_interest(self, symbols: Iterable[str]) -> None:
         """Poll the open interest of futures; a reading goes to the log once."""
@@ -88,9 +106,10 @@ class LiveRequests:
             answer = await self._call(
                 "fapiDataGetOpenInterestHist", symbol=symbol, period="5m", limit=2
             )
-            if answer and self._open_interest.get(symbol) != (last := answer[-1]["timestamp"]):
-                self._open_interest[symbol] = last
-                self._say(f"rest:open_interest:{symbol}", orjson.dumps(answer))
+            with self._reading("OpenInterestHist"):
+                if answer and self._open_interest.get(symbol) != (last := answer[-1]["timestamp"]):
+                    self._open_interest[symbol] = last
+                    self._say(f"rest:open_interest:{symbol}", orjson.dumps(answer))
 
     async def clock_skew(self) -> None:
         """Measure by how much this machine's clock is ahead of the exchange's."""
@@ -103,6 +122,15 @@ class LiveRequests:
             (_log.warning if abs(skew_us) > _LARGE_SKEW_US else _log.info)("clock", skew_us=skew_us)
             said = {"event": "clock", "skew_us": skew_us, "within_us": answered_at - asked_at}
             self._say(RECORDER, orjson.dumps(said))
+
+    @contextmanager
+    def _reading(self, method: str) -> Iterator[None]:
+        """Count and pass over an answer that is not what was asked for."""
+        try:
+            yield
+        except NO_MESSAGE as error:
+            health.BAD_FRAMES.labels("answer").inc()
+            _log.warning("unreadable", method=method, error=repr(error))
 
     async def _call(self, method: str, **parameters: Any) -> Any:
         """Return the answer; after a pause None if there is none."""

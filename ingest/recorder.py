@@ -269,11 +269,7 @@ class _Recorder:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            if not isinstance(error, NO_MESSAGE):
-                self._fail(error)
-            else:
-                health.BAD_FRAMES.labels("answer").inc()
-                _log.warning("unreadable", answer=repr(error))
+            self._fail(error)
 
     async def _keep_house(self) -> None:
         due = dict.fromkeys(("heartbeat", "clock", "open interest"), 0.0)

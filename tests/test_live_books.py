@@ -120,7 +120,7 @@ def test_a_failed_request_is_made_again_by_the_next_change() -> None:
     kept.book.take(change(8, 10, None))
     kept.book.take(change(11, 11, None))
     assert kept.asked == 1
-    kept.book.fail()
+    kept.book.answered()
     kept.book.take(change(12, 12, None))
     assert kept.asked == 2
 
@@ -148,7 +148,7 @@ def test_a_book_that_comes_near_the_end_of_its_snapshot_is_fetched_anew_without_
     assert kept.asked == 1
     assert kept.book.take(fallen(12, 3, left=25))
     assert kept.asked == 2
-    kept.book.fail()
+    kept.book.answered()
     kept.book.take(change(13, 13, None, second=4, bid=0.3))
     assert kept.asked == 3
     kept.book.start(snapshot(13, levels=SNAPSHOT_LEVELS))
@@ -162,9 +162,9 @@ def test_a_book_that_has_left_its_snapshot_is_not_shown_until_another_came() -> 
     kept = deep()
     assert not kept.book.take(fallen(11, 2, left=19))
     assert (kept.asked, kept.shown) == (2, [])
-    kept.book.fail()
+    kept.book.answered()
     kept.book.take(change(12, 12, None, second=3, bid=0.4))
-    kept.book.fail()
+    kept.book.answered()
     kept.book.take(change(13, 13, None, second=4, bid=0.4))
     assert (kept.asked, kept.shown) == (4, [])
     kept.book.start(snapshot(12, levels=SNAPSHOT_LEVELS))

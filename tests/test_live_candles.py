@@ -43,7 +43,8 @@ def test_a_candle_is_missing_once_the_next_one_is_three_seconds_old() -> None:
     candles.take(kline(2, is_closed=False, event_ms=2 * MINUTE_MS + 3_001))
     candles.take(kline(2, is_closed=False, event_ms=2 * MINUTE_MS + 3_500))
     assert asked == [("BTCUSDT", "1m", MINUTE_MS, 2 * MINUTE_MS)]
-    candles.answer("BTCUSDT", "1m", 2 * MINUTE_MS)
+    candles.have("BTCUSDT", "1m", 2 * MINUTE_MS)
+    candles.answered("BTCUSDT", "1m")
     candles.take(kline(2, is_closed=True))
     candles.take(kline(3, is_closed=True))
     assert len(asked) == 1
@@ -53,7 +54,7 @@ def test_what_could_not_be_had_is_asked_for_again() -> None:
     candles, asked = watching()
     candles.take(kline(0, is_closed=True))
     candles.take(kline(2, is_closed=True))
-    candles.fail("BTCUSDT", "1m")
+    candles.answered("BTCUSDT", "1m")
     candles.take(kline(3, is_closed=True))
     assert asked == [
         ("BTCUSDT", "1m", MINUTE_MS, 2 * MINUTE_MS),
@@ -73,6 +74,7 @@ def test_a_hole_that_an_earlier_recording_left_is_asked_for() -> None:
     assert asked == []
     candles.take(kline(5, is_closed=True))
     assert asked == [("BTCUSDT", "1m", 3 * MINUTE_MS, 5 * MINUTE_MS)]
-    candles.answer("BTCUSDT", "1m", 5 * MINUTE_MS)
+    candles.have("BTCUSDT", "1m", 5 * MINUTE_MS)
+    candles.answered("BTCUSDT", "1m")
     candles.take(kline(6, is_closed=True))
     assert len(asked) == 1
