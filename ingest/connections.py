@@ -17,6 +17,8 @@ SILENCE_S = 30.0
 # The exchange cuts a connection after 24 hours; the next one takes over before that.
 RENEW_S = 23 * 3600.0
 OVERLAP_S = 10.0
+# One that was lost sooner is no success: the pauses before the next go on growing.
+STEADY_S = 10.0
 CLOSING_S = 5.0
 # The exchange takes more of them in one connection, but no address of more than 8 kB.
 STREAMS_AT_ONCE = 200
@@ -78,8 +80,8 @@ async def follow(
 ) -> None:
     """Hear an address until cancelled.
 
-    A lost or silent connection is replaced, with growing pauses while the exchange cannot be
-    reached; an old one once its successor has taken over, so that what both hear comes twice.
+    A lost or silent connection is replaced, with growing pauses while none lasts; an old one once
+    its successor has taken over, so that what both hear comes twice.
 
     Parameters
     ----------
@@ -133,7 +135,7 @@ async def _hear(
     Raises
     ------
     ccxt.NetworkError
-        If it was lost before it said anything.
+        If it was lost before it said anything, or soon after it began.
     """
     exchange = ccxt.pro.binance() if market == "spot" else ccxt.pro.binanceusdm()
     began_at = heard_at = time.monotonic()
@@ -164,7 +166,7 @@ async def _hear(
             is_old = is_heard and now - began_at > renew_s
     except ccxt.NetworkError as error:
         on_event("disconnected", number, str(error))
-        if not is_heard:
+        if not is_heard or time.monotonic() - began_at < STEADY_S:
             raise
         return None
     finally:

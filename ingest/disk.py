@@ -1,5 +1,7 @@
 """The bounds of what the logs may take of the disk."""
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -20,29 +22,36 @@ class DiskFullError(RuntimeError):
 def size(directory: Path) -> int:
     """Return the bytes of the files of a directory of logs."""
     total = 0
-    for path in directory.glob("*/*"):
-        try:
-            total += path.stat().st_size
-        except FileNotFoundError:
-            continue  # Compressed or deleted this very moment.
+    for log in directory.glob("*/"):
+        with os.scandir(log) as files:
+            for file in files:
+                # Some are compressed or deleted this very moment.
+                with contextlib.suppress(FileNotFoundError):
+                    total += file.stat().st_size
     return total
 
 
-def check_room(settings: Settings) -> None:
-    """Raise DiskFullError if the bounds of the settings leave no room for another frame."""
-    free = _free(settings)
-    if free < settings.disk_reserve_gb * _GB:
-        raise DiskFullError(
-            f"not recording: the disk of {settings.segments_directory} has {free / _GB:.1f} GB "
-            f"left, less than TAPEHOUSE_DISK_RESERVE_GB = {settings.disk_reserve_gb:g}; make room, "
-            "or lower the reserve"
-        )
+def check_room(settings: Settings) -> int:
+    """Return the bytes of the logs; raise DiskFullError if there is no room for another frame."""
+    check_reserve(settings)
     used = size(settings.segments_directory)
     if used >= settings.segments_max_gb * _GB:
         raise DiskFullError(
             f"not recording: the logs in {settings.segments_directory} hold {used / _GB:.1f} GB, "
             f"TAPEHOUSE_SEGMENTS_MAX_GB is {settings.segments_max_gb:g}; land them with "
             "`tapehouse land`, after which the oldest give way, or raise the bound"
+        )
+    return used
+
+
+def check_reserve(settings: Settings) -> None:
+    """Raise DiskFullError if less than the reserve is free."""
+    free = _free(settings)
+    if free < settings.disk_reserve_gb * _GB:
+        raise DiskFullError(
+            f"not recording: the disk of {settings.segments_directory} has {free / _GB:.1f} GB "
+            f"left, less than TAPEHOUSE_DISK_RESERVE_GB = {settings.disk_reserve_gb:g}; make room, "
+            "or lower the reserve"
         )
 
 

@@ -139,4 +139,5 @@ def _parts(
 
 
 if __name__ == "__main__":
-    drain(Settings())
+    for line in drain(Settings()).lines:
+        print(line.series.kind, line.row_count)

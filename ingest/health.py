@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 from prometheus_client import (
     CollectorRegistry,
@@ -26,6 +26,8 @@ from ingest.settings import Settings
 
 HOST = "127.0.0.1"
 SCRAPE_TIMEOUT_S = 2.0
+# No proxy knows this machine's loopback interface.
+_OPENER = build_opener(ProxyHandler({}))
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 
@@ -115,11 +117,12 @@ class Process:
 
 
 @contextmanager
-def running(settings: Settings, role: str, *, port: int = 0) -> Iterator[str]:
+def running(settings: Settings, role: str, *, part: str = "", port: int = 0) -> Iterator[str]:
     """Set up logs, serve metrics on the loopback interface, and note where.
 
-    The note, ``health/<role>.<pid>.json`` beside the warehouse, is locked while the process
-    lives, so that a killed one is told from a living one. The next process of the role removes it.
+    The note, ``health/<role>[-<part>].<pid>.json`` beside the warehouse, is locked while the
+    process lives, so that a killed one is told from a living one. The next process of the role and
+    part removes it.
 
     Parameters
     ----------
@@ -127,6 +130,8 @@ def running(settings: Settings, role: str, *, port: int = 0) -> Iterator[str]:
         Names the warehouse and how to log.
     role : str
         What the process does: recorder, loop, landing or models.
+    part : str
+        Of the role's work, where several processes share it: the recorder's market.
     port : int
         Of the metrics; 0 takes a free one.
 
@@ -149,9 +154,10 @@ def running(settings: Settings, role: str, *, port: int = 0) -> Iterator[str]:
         "started_at": datetime.now(UTC).isoformat(),
         "address": address,
     }
-    path = settings.health_directory / f"{role}.{os.getpid()}.json"
+    name = f"{role}-{part}" if part else role
+    path = settings.health_directory / f"{name}.{os.getpid()}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    for other in path.parent.glob(f"{role}.*.json"):
+    for other in path.parent.glob(f"{name}.*.json"):
         if not _is_locked(other):
             other.unlink(missing_ok=True)
     try:
@@ -198,7 +204,7 @@ def processes(settings: Settings) -> list[Process]:
 def scrape(address: str) -> dict[str, float]:
     """Return the samples at an address; none if nobody answers there."""
     try:
-        with urlopen(address, timeout=SCRAPE_TIMEOUT_S) as answer:  # noqa: S310
+        with _OPENER.open(address, timeout=SCRAPE_TIMEOUT_S) as answer:
             return samples(answer.read().decode())
     except (OSError, ValueError):
         return {}

@@ -1,13 +1,15 @@
 """Books as the recorder keeps them: verified change by change, shown once a second."""
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Self
 
 import orjson
 
 from ingest.books import LEVELS, Book, Levels
-from ingest.messages import RECORDER
+from ingest.messages import NO_MESSAGE, RECORDER, message
+from ingest.segments import Frame
 
 # Levels a side that a snapshot is asked for; one that has fewer is the whole book.
 SNAPSHOT_LEVELS = 500
@@ -178,6 +180,11 @@ class LiveBook:
         if book.is_continued and not self.is_whole:
             self._find(self._cause)
 
+    def interrupt(self) -> None:
+        """Be told that the changes no longer come; the next one tells whether any is missing."""
+        if self.is_whole:
+            self._lose("connection")
+
     def answered(self) -> None:
         """Be told that a request is over, however it ended; the next change may ask again."""
         self._is_asking = False
@@ -236,6 +243,17 @@ class LiveBook:
         if not self._is_asking:
             self._is_asking = True
             self._ask(self)
+
+
+def known_until(frames: Iterable[Frame]) -> dict[str, int]:
+    """Return the time of each symbol's last change, epoch microseconds, as frames tell it."""
+    found = {}
+    for frame in frames:
+        symbol, _, content = frame.stream.upper().partition("@")
+        if content.startswith("DEPTH@") or content == "DEPTH":
+            with contextlib.suppress(*NO_MESSAGE):
+                found[symbol] = Change.of(message(frame)).at_ms * _MILLISECOND
+    return found
 
 
 def _follows(book: Book, change: Change) -> bool:

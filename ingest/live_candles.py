@@ -1,7 +1,7 @@
 """Closed candles that the streams did not bring, as the recorder finds them."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ingest.intervals import INTERVALS_US
@@ -29,8 +29,25 @@ class LiveCandles:
         self._closed: dict[tuple[str, str], set[int]] = {}
         self._asked: set[tuple[str, str]] = set()
 
-    def remember(self, frames: Iterable[Frame]) -> None:
-        """Take what an earlier recording heard, in any order, before the first message."""
+    @property
+    def expected(self) -> dict[str, int]:
+        """Open time of the first candle that is missing, by ``symbol:interval``."""
+        return {":".join(key): opened for key, opened in self._expected.items()}
+
+    def resume(self, expected: Mapping[str, int], frames: Iterable[Frame]) -> None:
+        """Take up, before the first message, what an earlier recording knew and heard since.
+
+        Parameters
+        ----------
+        expected : mapping
+            What it expected at some time.
+        frames : iterable of Frame
+            What it heard after that.
+        """
+        before = {}
+        for name, opened in expected.items():
+            symbol, _, interval = name.partition(":")
+            before[symbol, interval] = opened
         for frame in frames:
             if "kline" in frame.stream:
                 with contextlib.suppress(*NO_MESSAGE):
@@ -40,16 +57,9 @@ class LiveCandles:
                         self._expected[key] = min(opened, self._expected.get(key, opened))
                         if row["is_closed"]:
                             self._closed.setdefault(key, set()).add(opened)
-
-    def resume(self) -> None:
-        """Expect the first candle that is missing from what was remembered."""
-        for key, expected in list(self._expected.items()):
-            self.have(*key, expected)
-
-    @property
-    def series(self) -> set[tuple[str, str]]:
-        """The symbols and intervals of which a closed candle is known."""
-        return {key for key, closed in self._closed.items() if closed}
+        self._expected |= before
+        for key, opened in list(self._expected.items()):
+            self.have(*key, opened)
 
     def take(self, message: dict[str, Any]) -> None:
         """Take a message of a stream of candles.

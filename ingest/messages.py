@@ -31,7 +31,7 @@ class Parsed(NamedTuple):
 def rows(frames: Iterable[Frame]) -> Parsed:
     """Parse the frames of a recorder's log.
 
-    Frames of other kinds, and changes of books, are left out.
+    Frames of other kinds, changes of books, and candles that have not closed are left out.
     """
     found: dict[KindName, list[Row]] = {}
     bad: list[tuple[Frame, str]] = []
@@ -42,6 +42,8 @@ def rows(frames: Iterable[Frame]) -> Parsed:
             bad.append((frame, f"cannot be read: {type(error).__name__}: {error}"))
             continue
         for kind, row in parsed:
+            if kind == "klines" and row["is_closed"] is False:
+                continue
             row["received_at"] = frame.received_at
             found.setdefault(kind, []).append(row)
     return Parsed({kind: _table(some) for kind, some in found.items()}, bad)

@@ -17,21 +17,24 @@ import orjson
 
 from ingest import health, logs
 from ingest.connections import SILENCE_S, follow, stream_addresses
-from ingest.disk import DiskFullError, check_room, size
+from ingest.disk import DiskFullError, check_reserve, check_room
 from ingest.drain import drain
 from ingest.live_books import Change, LiveBook
 from ingest.live_candles import LiveCandles
+from ingest.live_past import past
 from ingest.live_requests import LiveRequests
 from ingest.messages import NO_MESSAGE, RECORDER, message
 from ingest.report import Failure, Report
 from ingest.segment_writer import SegmentWriter
-from ingest.segments import Frame, read_segment, segments
+from ingest.segments import Frame
 from ingest.settings import Market, Settings
+from ingest.warehouse import WarehouseBusyError
 
 _EVERY_S = {"heartbeat": 10.0, "clock": 60.0, "open interest": 60.0}
+# Whoever lands regularly need not wait at its end for a build to let the warehouse go.
+_PATIENCE_S = 5.0
 _CONTENT = re.compile(r"@(kline|aggTrade|depth|markPrice|forceOrder)(?![a-z])")
-# So much of the log, if there is more, is searched for candles that did not come.
-_MEMORY_BYTES = 16_000_000
+_DEPTH = re.compile(r"(\w+)@depth")
 _COMBINED = re.compile(r'\{\s*"stream"\s*:\s*"([^"]*)"')
 _log = logs.logger("recorder")
 
@@ -114,7 +117,13 @@ def record(
         silence = "nothing was heard. Check the network, the symbols and TAPEHOUSE_EXCHANGE_URL"
         unheard = [address for address in addresses if address not in recorder.connected]
         failures += [Failure(address, silence) for address in unheard]
-    report = drain(settings) if is_landed else Report(())
+    try:
+        patience_s = _PATIENCE_S if land_s else settings.writer_timeout_s
+        patient = settings.model_copy(update={"writer_timeout_s": patience_s})
+        report = drain(patient) if is_landed else Report(())
+    except WarehouseBusyError as error:
+        report = Report(())
+        failures.append(Failure(str(directory), f"not landed yet; `tapehouse land` does: {error}"))
     return replace(report, failures=(*failures, *report.failures))
 
 
@@ -134,36 +143,31 @@ class _Recorder:
     _heard: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _books: dict[str, LiveBook] = field(default_factory=dict)
+    # Epoch microseconds until which books are known, those of earlier recordings included.
+    _known_until: dict[str, int] = field(default_factory=dict)
+    _addresses: dict[int, str] = field(default_factory=dict)
+    _landing: asyncio.Task[None] | None = None
 
     def __post_init__(self) -> None:
         self._candles = LiveCandles(self._ask_candles)
         self._requests = LiveRequests(self.settings, self.market, self._say, self.clock)
-        self._heard_until = self.clock()
         self._failed: asyncio.Future[None] | None = None
         self._numbers = itertools.count(int(time.time()))
 
     def resume(self) -> None:
-        """Take up where the log ends: which candles it has, and since when it has nothing."""
-        log = self.settings.segments_directory / self.market
-        wanted = {(symbol, interval) for symbol in self.symbols for interval in self.intervals}
-        heard_until: list[int] = []
-        read = 0
-        for number in reversed(segments(log)):
-            if read > _MEMORY_BYTES and wanted <= self._candles.series:
-                break
-            for frames in read_segment(log, number):
-                heard_until.append(frames[-1].received_at)
-                read += sum(len(frame.payload) for frame in frames)
-                self._candles.remember(frames)
-        self._candles.resume()
-        self._heard_until = max(heard_until, default=self.clock())
+        """Take up where the log ends: which candles it has, and until when it knows the books."""
+        found = past(self.settings.segments_directory / self.market)
+        self._candles.resume(found.candles, found.heard)
+        self._known_until = found.books
 
     async def run(self, addresses: Sequence[str], seconds: float | None, silence_s: float) -> None:
         """Listen until the time is over or a signal comes."""
         loop = asyncio.get_running_loop()
         self._failed = loop.create_future()
         self._books = {
-            symbol: LiveBook(symbol, self._say, self._ask_book, self._heard_until)
+            symbol: LiveBook(
+                symbol, self._say, self._ask_book, self._known_until.get(symbol, self.clock())
+            )
             for symbol in self.symbols
         }
         stop = asyncio.Event()
@@ -227,12 +231,17 @@ class _Recorder:
     def _tell(self, event: str, connection: int, remark: str) -> None:
         if event == "connected":
             self.connected.add(remark)
+            self._addresses[connection] = remark
         else:
             health.RECONNECTS.labels(event).inc()
         tell = _log.warning if event == "disconnected" else _log.info
         tell(event, connection=connection, remark=remark)
         said = {"event": event, "connection": connection, "remark": remark}
         self._say(RECORDER, orjson.dumps(said))
+        if event == "disconnected":
+            for name in _DEPTH.findall(self._addresses.pop(connection, "")):
+                if book := self._books.get(name.upper()):
+                    book.interrupt()
 
     def _append(self, frame: Frame) -> None:
         # What one turn of the loop brings is one write.
@@ -248,8 +257,6 @@ class _Recorder:
             self.writer.append_all(frames)
         except OSError as error:
             self._fail(DiskFullError(f"the log cannot be written: {error}"))
-            return
-        health.LAST_FRAME.set_to_current_time()
 
     def _fail(self, error: BaseException) -> None:
         if self._failed and not self._failed.done():
@@ -261,10 +268,11 @@ class _Recorder:
     def _ask_candles(self, symbol: str, interval: str, start: int, end: int) -> None:
         self._start(self._requests.candles(self._candles, symbol, interval, start, end))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -276,16 +284,17 @@ class _Recorder:
         if self.land_s:
             due["landing"] = time.monotonic() + self.land_s
         while True:
-            check_room(self.settings)
+            check_reserve(self.settings)
             self._count_heard()
             now = time.monotonic()
             for name in [name for name, at in due.items() if at <= now]:
                 if name == "heartbeat":
-                    self._beat()
+                    await self._beat()
                 elif name == "clock":
                     self._start(self._requests.clock_skew())
                 elif name == "landing":
-                    self._start(self._land())
+                    if self._landing is None or self._landing.done():
+                        self._landing = self._start(self._land())
                 elif self.market == "um":
                     self._start(self._requests.open_interest(self.symbols))
                 due[name] = now + (self.land_s or 0.0 if name == "landing" else _EVERY_S[name])
@@ -293,15 +302,20 @@ class _Recorder:
 
     def _count_heard(self) -> None:
         heard, self._heard = self._heard, Counter()
+        if heard:
+            health.LAST_FRAME.set_to_current_time()
         for stream, count in heard.items():
             found = _CONTENT.search(stream)
             health.FRAMES.labels(found[1] if found else "other").inc(count)
 
-    def _beat(self) -> None:
+    async def _beat(self) -> None:
+        # A thread looks at the files, which are many after months.
+        health.SEGMENT_BYTES.set(await asyncio.to_thread(check_room, self.settings))
         gaps = [symbol for symbol, book in self._books.items() if not book.is_whole]
-        health.SEGMENT_BYTES.set(size(self.settings.segments_directory))
         _log.info("heartbeat", messages=self.count, without_book=gaps)
-        said = {"event": "heartbeat", "messages": self.count, "without_book": gaps}
+        said: dict[str, Any] = {"event": "heartbeat", "messages": self.count, "without_book": gaps}
+        self._known_until |= {symbol: book.known_until for symbol, book in self._books.items()}
+        said |= {"candles": self._candles.expected, "books": self._known_until}
         self._say(RECORDER, orjson.dumps(said))
 
     async def _land(self) -> None:
@@ -310,12 +324,18 @@ class _Recorder:
             *(sys.executable, "-m", "ingest.drain"),
             env=os.environ | self.settings.environment(),
             start_new_session=True,
+            stdout=asyncio.subprocess.PIPE,
         )
         try:
-            code = await landing.wait()
+            landed, _ = await landing.communicate()
         except asyncio.CancelledError:
             landing.terminate()
             await landing.wait()
             raise
-        if code:
-            _log.warning("not landed", code=code)
+        if landing.returncode:
+            _log.warning("not landed", code=landing.returncode)
+            return
+        health.LAST_LANDING.set_to_current_time()
+        for line in landed.decode().splitlines():
+            kind, count = line.split()
+            health.LANDED.labels(kind).inc(int(count))

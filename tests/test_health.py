@@ -83,6 +83,29 @@ def test_what_is_no_secret_is_logged_as_it_is() -> None:
     assert logs.redact(entry) == entry
 
 
+def test_a_proxy_is_not_asked_for_metrics_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with health.running(Settings(), "loop") as address:
+        assert health.scrape(address)
+
+
+def test_one_recorder_does_not_hide_that_the_other_was_killed() -> None:
+    settings = Settings()
+    code = """
+        import os
+        from ingest import health
+        from ingest.settings import Settings
+        with health.running(Settings(), "recorder", part="spot"):
+            os.kill(os.getpid(), 9)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    with health.running(settings, "recorder", part="um"):
+        assert [each.is_running for each in health.processes(settings)] == [False, True]
+    with health.running(settings, "recorder", part="spot"):
+        assert [each.is_running for each in health.processes(settings)] == [True, False]
+
+
 def test_metrics_and_a_note_tell_who_runs_who_ended_and_who_was_killed(tmp_path: Path) -> None:
     settings = Settings()
     assert health.processes(settings) == []

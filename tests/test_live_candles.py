@@ -66,11 +66,11 @@ def test_a_hole_that_an_earlier_recording_left_is_asked_for() -> None:
     candles, asked = watching()
     answer = [[0, *["1"] * 5, 59_999, *["1"] * 5]]
     heard = [kline(4, is_closed=True), kline(2, is_closed=True), kline(1, is_closed=True)]
-    candles.remember([frame(message) for message in heard])
-    candles.remember([frame(answer, "rest:klines:BTCUSDT:1m"), frame({"k": 1}), frame("x")])
-    candles.remember([frame(kline(9, is_closed=True) | {"k": {"t": "x", "i": "7m", "x": True}})])
-    assert candles.series == {("BTCUSDT", "1m")}
-    candles.resume()
+    frames = [frame(message) for message in heard]
+    frames += [frame(answer, "rest:klines:BTCUSDT:1m"), frame({"k": 1}), frame("x")]
+    frames += [frame(kline(9, is_closed=True) | {"k": {"t": "x", "i": "7m", "x": True}})]
+    candles.resume({}, frames)
+    assert candles.expected == {"BTCUSDT:1m": 3 * MINUTE_MS}
     assert asked == []
     candles.take(kline(5, is_closed=True))
     assert asked == [("BTCUSDT", "1m", 3 * MINUTE_MS, 5 * MINUTE_MS)]
@@ -78,3 +78,12 @@ def test_a_hole_that_an_earlier_recording_left_is_asked_for() -> None:
     candles.answered("BTCUSDT", "1m")
     candles.take(kline(6, is_closed=True))
     assert len(asked) == 1
+
+
+def test_what_an_earlier_recording_missed_long_ago_is_asked_for() -> None:
+    candles, asked = watching()
+    frames = [frame(kline(minute, is_closed=True)) for minute in (4, 8, 9)]
+    candles.resume({"BTCUSDT:1m": 4 * MINUTE_MS, "OLDUSDT:5m": 0}, frames)
+    assert candles.expected == {"BTCUSDT:1m": 5 * MINUTE_MS, "OLDUSDT:5m": 0}
+    candles.take(kline(10, is_closed=True))
+    assert asked == [("BTCUSDT", "1m", 5 * MINUTE_MS, 10 * MINUTE_MS)]

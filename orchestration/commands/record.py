@@ -45,15 +45,17 @@ def record(
         if seconds <= 0:
             raise typer.BadParameter(f"--until {until} is over")
     settings = Settings()
-    with health.running(settings, "recorder", port=metrics_port):
+    market_name = market.value if market else settings.market
+    with health.running(settings, "recorder", part=market_name, port=metrics_port):
         report = record_streams(
             settings,
             seconds=seconds,
-            market=market.value if market else None,
+            market=market_name,
             symbols=symbol or (),
             intervals=interval or (),
             land_s=land_every,
         )
-    show(report, settings)
-    if report.failures:
-        raise typer.Exit(1)
+        show(report, settings)
+        if report.failures:
+            # Within, so that `tapehouse status` tells of it.
+            raise typer.Exit(1)
