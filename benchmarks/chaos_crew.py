@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing import get_context
@@ -293,11 +294,12 @@ def candles(stage: Stage) -> Iterator[tuple[str, datetime, bool]]:
     """Yield symbol, open time (UTC) and whether it is closed of the candles in the log."""
     with SegmentReader(stage.settings.segments_directory / "um") as reader:
         while frames := reader.read():
-            parsed = messages.rows(frame for frame in frames if "kline" in frame.stream)
-            for table in parsed.tables.values():
-                for row in table.to_pylist():
-                    opened = datetime.fromtimestamp(int(row["open_time"]) / 1000, UTC)
-                    yield row["symbol"], opened, bool(row["is_closed"])
+            for frame in frames:
+                if "kline" in frame.stream:
+                    with suppress(*messages.NO_MESSAGE):
+                        for _, row in messages.parse(frame.stream, messages.message(frame)):
+                            opened = datetime.fromtimestamp(int(row["open_time"]) / 1000, UTC)
+                            yield row["symbol"], opened, bool(row["is_closed"])
 
 
 def first_candles(stage: Stage) -> dict[str, datetime]:

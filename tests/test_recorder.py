@@ -38,6 +38,8 @@ KLINE = {
 
 
 NOW_US = int(NOW.timestamp()) * 1_000_000
+# After everything that was recorded.
+LATER_US = 2_000_000_000_000_000
 
 
 def clock() -> int:
@@ -79,7 +81,7 @@ def test_recorded_messages_of_the_exchange_become_rows(shared_data: Path) -> Non
         for line in path.read_bytes().splitlines():
             message = json.loads(line)
             envelope = message if isinstance(message, dict) else {}
-            frames.append(Frame(NOW_US, envelope.get("stream", ""), line))
+            frames.append(Frame(LATER_US, envelope.get("stream", ""), line))
             inner = envelope.get("data", message)
             for part in inner if isinstance(inner, list) else [inner]:
                 if part.get("e") in names and part.get("k", {}).get("x", True):
@@ -100,7 +102,7 @@ def test_whole_recordings_of_the_exchange_become_rows(shared_data: Path) -> None
                 continue
             message = json.loads(line[start:])
             data = message.get("data", message)
-            frames.append(Frame(NOW_US, message.get("stream", ""), line[start:].strip()))
+            frames.append(Frame(LATER_US, message.get("stream", ""), line[start:].strip()))
             if data.get("e") in names and data.get("k", {}).get("x", True):
                 expected[names[data["e"]]] += 1
     landed, rejects = checked(frames)
@@ -113,14 +115,14 @@ def test_recorded_answers_of_the_exchange_become_rows_and_books(shared_data: Pat
     rest = shared_data / "raw_messages" / "rest"
     candles = (rest / "klines_spot.jsonl").read_bytes().splitlines()
     answer = b"[" + b",".join(candles) + b"]"
-    assert checked([Frame(NOW_US, "rest:klines:BTCUSDT:15m", answer)]) == (
+    assert checked([Frame(LATER_US, "rest:klines:BTCUSDT:15m", answer)]) == (
         Counter({"klines": len(candles)}),
         [],
     )
     for path in sorted(rest.glob("depth_*.jsonl")):
         for line in path.read_bytes().splitlines():
             book = json.loads(line)
-            frame = Frame(NOW_US, "btcusdt@depth20", line)
+            frame = Frame(LATER_US, "btcusdt@depth20", line)
             assert (checked([frame])[0]["books"], len(book["bids"]) > 0) == (1, True)
 
 

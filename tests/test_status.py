@@ -122,7 +122,7 @@ def test_the_status_tells_who_runs_who_is_silent_who_was_killed_and_who_holds_th
 
 def test_the_outbox_counts_what_has_not_landed_also_while_the_warehouse_is_held() -> None:
     settings = Settings()
-    started = [outbox.started([f"version {number}"], at=number) for number in range(3)]
+    started = [outbox.started({f"version {number}": number}, at=number) for number in range(3)]
     with SegmentWriter(settings.outbox_directory) as writer:
         writer.append_all(started[:2])
         assert waiting(settings.outbox_directory) == 2
