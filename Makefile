@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 EMULATOR := .venv-emulator/.installed
 
 # What dbt needs to render for BigQuery without an account.
-OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_TOKEN=offline
+OFFLINE_BIGQUERY := TAPEHOUSE_BIGQUERY_PROJECT=tapehouse TAPEHOUSE_BIGQUERY_METHOD=oauth-secrets TAPEHOUSE_BIGQUERY_TOKEN=offline
 
 # dbt and Dagster open the warehouse that the demo filled, unless one is named or a default one exists.
 export TAPEHOUSE_DATABASE ?= $(firstword $(wildcard $(CURDIR)/data/tapehouse.duckdb $(CURDIR)/data/demo/tapehouse.duckdb) $(CURDIR)/data/tapehouse.duckdb)

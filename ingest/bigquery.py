@@ -84,20 +84,25 @@ class BigQuery:
         Raises
         ------
         CloudError
-            If the dataset is missing and the credentials may not create it.
+            If the dataset is missing and the credentials may not create it, or lies elsewhere.
         """
         dataset = bigquery.Dataset(f"{self.client.project}.{self.raw_dataset}")
         dataset.location = self._settings.bigquery_location
         try:
-            self.client.get_dataset(dataset.reference)
+            place = self.client.get_dataset(dataset.reference).location
         except NotFound:
             try:
-                self.client.create_dataset(dataset, exists_ok=True)
+                place = self.client.create_dataset(dataset, exists_ok=True).location
             except Forbidden as error:
                 raise CloudError(
                     f"there is no dataset {self.place} and the credentials may not create it: "
                     "docs/guides/bigquery.md says how"
                 ) from error
+        if place.casefold() != dataset.location.casefold():
+            raise CloudError(
+                f"{self.place} lies in {place}: set TAPEHOUSE_BIGQUERY_LOCATION to that, "
+                f"it is {dataset.location}"
+            )
         present = {table.table_id for table in self.client.list_tables(dataset)}
         for raw in raw_tables().values():
             if raw.name not in present:

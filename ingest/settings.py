@@ -26,7 +26,7 @@ class Settings(BaseSettings):
         The warehouse file; a relative path is taken from the working directory. With BigQuery
         it is the registry of local models and what a run leaves behind lies beside it.
     bigquery_project : str or None
-        Google Cloud project; None is that of the credentials.
+        Google Cloud project; None is that of the credentials, but dbt needs it named.
     bigquery_dataset : str
         Where the tables of the dbt project are.
     bigquery_raw_dataset : str

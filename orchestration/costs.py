@@ -118,7 +118,8 @@ def compiled_refresh(since: datetime, *, project_root: Path = PROJECT_ROOT) -> R
                 *("--profiles-dir", str(project_root)),
                 *("--target-path", directory, "--log-path", directory),
             ],
-            env=os.environ
+            env={"TAPEHOUSE_BIGQUERY_PROJECT": "tapehouse"}
+            | os.environ
             | {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"},
             capture_output=True,
             text=True,

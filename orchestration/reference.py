@@ -284,8 +284,10 @@ def _settings() -> Iterator[list[str]]:
 
 def _profile() -> Iterator[list[str]]:
     text = (PROJECT_ROOT / "profiles.yml").read_text()
-    for key, name, default in re.findall(r"(\w+): \"\{\{ env_var\('(\w+)', (.*?)\) \}\}", text):
-        yield [f"`{name}`", f"`{default}`", f"`{key}`"]
+    for key, name, default in re.findall(
+        r"(\w+): \"\{\{ env_var\('(\w+)'(?:, (.*?))?\) \}\}", text
+    ):
+        yield [f"`{name}`", f"`{default}`" if default else "none: dbt needs it", f"`{key}`"]
 
 
 def _text(markdown: str) -> str:

@@ -25,6 +25,7 @@ from ml import onnx_model, registry
 from serving.manifest import Lineage, Source, compiled_manifest, dataset, lineage
 from serving.scoring import (
     KEY,
+    NoModelError,
     NotReadyError,
     Scored,
     matrix,
@@ -45,26 +46,41 @@ def score(settings: Settings, *, now: datetime) -> list[Scored]:
 
     Raises
     ------
+    NoModelError
+        If there is no local warehouse, or no active model in it.
     NotReadyError
-        If no model is registered, or `dbt build --target bigquery` has not made its tables yet.
+        If `dbt build --target bigquery` has not made its tables yet.
     CloudError
         If BigQuery cannot be used.
     """
     cloud = BigQuery(settings)
-    timeout_s = settings.writer_timeout_s
-    with warehouse.reading(settings.database, timeout_s=timeout_s) as connection:
-        deployed = [_Deployed(settings, connection, m) for m in registry.active_models(connection)]
-    if not deployed:
-        raise NotReadyError(
-            f"{settings.database}, whose models score BigQuery's rows too, has no active one: "
-            "run `dbt build --project-dir dbt_project --target duckdb` first"
-        )
-    manifest = compiled_manifest(settings.database, [each.model.name for each in deployed])
+    deployed = _deployed(settings)
+    names = [each.model.name for each in deployed]
+    manifest = compiled_manifest(settings.database, names)
+    chains = [lineage(manifest, dataset(manifest, name)) for name in names]
+    since = min(each.model.train_end_at for each in deployed) - timedelta(days=1)
     with told(f"cannot score in {cloud.client.project}.{cloud.dataset}"):
+        for each in deployed:
+            _required(cloud, predictions_of(each.model))
+            _required(cloud, signals_of(each.model))
+        klines = _times_of_klines(cloud, since)
         return [
-            each.score(cloud, lineage(manifest, dataset(manifest, each.model.name)), now=now)
-            for each in deployed
+            each.score(cloud, chain, klines, now=now)
+            for each, chain in zip(deployed, chains, strict=True)
         ]
+
+
+def _deployed(settings: Settings) -> "list[_Deployed]":
+    timeout_s = settings.writer_timeout_s
+    if settings.database.is_file():
+        with warehouse.reading(settings.database, timeout_s=timeout_s) as connection:
+            active = registry.active_models(connection)
+            if active:
+                return [_Deployed(settings, connection, model) for model in active]
+    raise NoModelError(
+        f"{settings.database}, whose models score BigQuery's rows too, has no active one: "
+        "run `dbt build --project-dir dbt_project --target duckdb` first"
+    )
 
 
 class _Deployed:
@@ -83,14 +99,13 @@ class _Deployed:
         self._timeout_s = settings.writer_timeout_s
         self._database = settings.database
 
-    def score(self, cloud: BigQuery, chain: Lineage, *, now: datetime) -> Scored:
-        """Score what is missing, a day at a time."""
+    def score(self, cloud: BigQuery, chain: Lineage, klines: pa.Table, *, now: datetime) -> Scored:
+        """Score what is missing, a day at a time; ``klines`` say which bars there are."""
         table = _required(cloud, predictions_of(self.model))
-        _required(cloud, signals_of(self.model))
         merge(
             cloud, _required(cloud, _THRESHOLDS), self._threshold, ["model_name", "model_version"]
         )
-        interval_minutes, days = self._days(cloud, chain, table)
+        interval_minutes, days = self._days(cloud, chain, table, klines)
         computed = 0
         for day in days:
             start = datetime.combine(day, time.min)
@@ -103,22 +118,24 @@ class _Deployed:
             predictions = self._named(predicted(rows, self.model, probability), now)
             merge(cloud, table, predictions, ["model_version", *KEY.split(", ")])
             computed += predictions.num_rows
-        return self._report(cloud, computed, now=now)
+        if not computed:
+            return Scored(self.model.name, self.model.version, 0, 0, None, None, 0, 0, 0)
+        return self._report(cloud, days, computed, now=now)
 
     def _days(
-        self, cloud: BigQuery, chain: Lineage, table: bigquery.Table
+        self, cloud: BigQuery, chain: Lineage, table: bigquery.Table, klines: pa.Table
     ) -> tuple[int, list[date]]:
         since = self.model.train_end_at - timedelta(days=1)
-        klines = next(part for part in chain.models if part.name == "stg_klines")
-        source = next(part for part in chain.sources if part.relation in klines.parents)
+        staged = next(part for part in chain.models if part.name == "stg_klines")
+        source = next(part for part in chain.sources if part.relation in staged.parents)
         bars = chain.models[-1].relation
         with warehouse.reading(self._database, timeout_s=self._timeout_s) as connection:
             series = connection.sql(
                 f"select distinct exchange, market, interval_minutes from {bars}"
             ).to_arrow_table()
         scored = self._scored(cloud, table, since, datetime.max)
-        raw = {source.relation: _rows(cloud, source, since, datetime.max)}
-        with evaluated(replace(chain, sources=(source,), models=(klines,)), raw) as memory:
+        raw = {source.relation: klines}
+        with evaluated(replace(chain, sources=(source,), models=(staged,)), raw) as memory:
             memory.register("series", series)
             memory.execute(f"create schema if not exists {bars.rpartition('.')[0]}")
             memory.execute(f"create table {bars} as select * from series")
@@ -152,15 +169,20 @@ class _Deployed:
             predictions = predictions.append_column(name, pa.repeat(value, count))
         return predictions
 
-    def _report(self, cloud: BigQuery, computed: int, *, now: datetime) -> Scored:
+    def _report(
+        self, cloud: BigQuery, days: Sequence[date], computed: int, *, now: datetime
+    ) -> Scored:
         predictions = cloud.model(predictions_of(self.model))
         signals = cloud.model(signals_of(self.model))
+        first, last = (datetime.combine(day, time.min) for day in (days[0], days[-1]))
+        written = _between("opened_at", first, last + timedelta(days=1))
         counts = ", ".join(f"countif(signal = {signal})" for signal in (1, -1, 0))
         (found,) = cloud.query(
             f"""
             select count(*), min(opened_at), max(opened_at), {counts}
-            from `{predictions}`
-            inner join `{signals}` using (model_version, {KEY})
+            from (select * from `{predictions}` where {written}) as predictions
+            inner join (select * from `{signals}` where {written}) as signals
+                using (model_version, {KEY})
             where model_version = @version and predicted_at = @now
             """,
             [
@@ -203,6 +225,16 @@ def merge(cloud: BigQuery, table: bigquery.Table, rows: pa.Table, key: Sequence[
         )
     finally:
         cloud.client.delete_table(staged, not_found_ok=True)
+
+
+def _times_of_klines(cloud: BigQuery, since: datetime) -> pa.Table:
+    """Return which klines there are since a moment; all else that they say is left out, as null."""
+    names = ["exchange", "market", "symbol", "interval", "open_time", "is_closed"]
+    where = _between("open_time", since, datetime.max)
+    rows = cloud.rows(cloud.raw("klines"), columns=names, where=where)
+    fields = raw_tables()["klines"].schema
+    nothing = {field.name: pa.nulls(rows.num_rows, arrow_type(field)) for field in fields}
+    return pa.table(nothing | {name: rows[name] for name in names})
 
 
 def _required(cloud: BigQuery, name: str) -> bigquery.Table:

@@ -21,6 +21,10 @@ class NotReadyError(RuntimeError):
     """The warehouse lacks what scoring needs; the message says what to run first."""
 
 
+class NoModelError(NotReadyError):
+    """No model has been trained or promoted here."""
+
+
 @dataclass(frozen=True)
 class Scored:
     """What one run did for one model.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dbt_fixtures import NO_ACCOUNT
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,8 +37,7 @@ def compiled(directory: Path, refused: Sequence[str] = (), *, variables: str = "
     """Compile a project in a process of its own, with dbt's variables as text."""
     done = subprocess.run(
         [sys.executable, __file__, str(directory), variables, *refused],
-        env=os.environ
-        | {"TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets", "TAPEHOUSE_BIGQUERY_TOKEN": "offline"},
+        env=os.environ | NO_ACCOUNT,
         capture_output=True,
         text=True,
         check=False,

@@ -25,6 +25,7 @@ NOT_TESTS = ("--exclude", "resource_type:test", "resource_type:unit_test")
 #: What dbt needs to render for BigQuery without an account.
 OFFLINE_BIGQUERY = ("--target", "bigquery", "--no-populate-cache", "--no-introspect")
 NO_ACCOUNT = {
+    "TAPEHOUSE_BIGQUERY_PROJECT": "tapehouse",
     "TAPEHOUSE_BIGQUERY_METHOD": "oauth-secrets",
     "TAPEHOUSE_BIGQUERY_TOKEN": "offline",
 }

@@ -122,6 +122,13 @@ def test_every_raw_table_takes_a_whole_row_by_a_load_job_and_by_a_stream(
         assert cloud.rows(cloud.raw(name)).equals(pa.concat_tables([table, table]))
 
 
+def test_a_dataset_that_lies_elsewhere_is_told(cloud_settings: Settings) -> None:
+    BigQuery(cloud_settings).create_raw_tables()
+    elsewhere = cloud_settings.model_copy(update={"bigquery_location": "EU"})
+    with pytest.raises(CloudError, match="lies in US: set TAPEHOUSE_BIGQUERY_LOCATION"):
+        BigQuery(elsewhere).create_raw_tables()
+
+
 def test_a_table_of_an_older_version_says_what_it_lacks(cloud_settings: Settings) -> None:
     cloud = BigQuery(cloud_settings)
     cloud.create_raw_tables()

@@ -6,7 +6,9 @@ import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 from bigquery_emulator import Emulator
 from cloud_faults import faulty
@@ -31,6 +33,7 @@ from ingest.bigquery import BigQuery
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator
 from ingest.sync import sync
+from orchestration.scoring import scored_bars
 from serving.cloud_scoring import merge
 from serving.manifest import compiled_manifest, dataset, lineage
 from serving.scoring import NotReadyError, score, score_bars
@@ -195,7 +198,11 @@ def test_a_window_starts_at_midnight_of_the_day_that_is_needed() -> None:
 
 
 def test_bars_in_bigquery_get_the_signals_of_the_local_warehouse(
-    settings: Settings, market: Market, cloud_settings: Settings, bigquery_emulator: Emulator
+    settings: Settings,
+    market: Market,
+    cloud_settings: Settings,
+    bigquery_emulator: Emulator,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     where = cloud_settings.model_copy(update={"database": settings.database})
     last_day = start_of_last_day(market)
@@ -204,12 +211,49 @@ def test_bars_in_bigquery_get_the_signals_of_the_local_warehouse(
     if os.environ["TAPEHOUSE_BIGQUERY_PROJECT"] == bigquery_emulator.project:
         kill_while_it_scores(where, bigquery_emulator)
         assert cloud_signals(where, last_day) == []
+    reads, queries = watched(monkeypatch)
     (scored,) = score_bars(where, now=NOW)
+    assert all(" >= timestamp '20" in read for read in reads), reads
+    (question,) = (query for query in queries if "predicted_at = @now" in query)
+    assert question.count(f"opened_at >= timestamp '{last_day:%Y-%m-%d %H:%M:%S}+00'") == 2
     expected = [row for row in signals(settings) if row[4] >= last_day]
     assert (scored.bars, scored.skipped) == (len(expected), 0)
     assert scored.bars == len(SYMBOLS) * 288
     assert cloud_signals(where, last_day) == expected
+    reads.clear()
+    queries.clear()
     assert score_bars(where, now=NOW + timedelta(1))[0].bars == 0
+    assert [len(read.split(" where ")[0].split()) for read in reads] == [6, 5]
+    assert not [query for query in queries if "predicted_at = @now" in query]
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """Return lists that tell what is read from now on: columns and condition, and queries."""
+    reads: list[str] = []
+    queries: list[str] = []
+    batches, query = BigQuery.batches, BigQuery.query
+
+    def read(cloud: BigQuery, table: Any, *, columns: Any = (), where: str = "") -> Any:
+        reads.append(f"{' '.join(columns)} where {where}")
+        return batches(cloud, table, columns=columns, where=where)
+
+    def ask(cloud: BigQuery, sql: str, parameters: Any = ()) -> Any:
+        queries.append(sql)
+        return query(cloud, sql, parameters)
+
+    monkeypatch.setattr(BigQuery, "batches", read)
+    monkeypatch.setattr(BigQuery, "query", ask)
+    return reads, queries
+
+
+def test_the_asset_of_scores_passes_where_no_model_is_but_in_bigquery(tmp_path: Path) -> None:
+    where = Settings(target="bigquery", database=tmp_path / "none.duckdb")
+    run = dg.materialize([scored_bars], resources={"settings": where})
+    (event,) = run.get_asset_materialization_events()
+    assert event.materialization.metadata["bars"].value == 0
+    local = where.model_copy(update={"target": "duckdb"})
+    with pytest.raises(warehouse.WarehouseMissingError):
+        dg.materialize([scored_bars], resources={"settings": local})
 
 
 def kill_while_it_scores(where: Settings, emulator: Emulator) -> None:
