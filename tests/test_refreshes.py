@@ -14,8 +14,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from dbt_fixtures import run_dbt
 from features_fixtures import write_raw
 from refreshes_fixtures import landings, write_whole
+
+from ingest import warehouse
 
 LAYERS = ("intermediate", "features", "labels")
 
@@ -199,3 +202,23 @@ def test_a_refresh_writes_from_the_first_changed_day_on(warehouses: tuple[Path, 
             "group by model_name having last_from < timestamp '2025-06-02'"
         ).fetchall()
     assert written == []
+
+
+def test_entries_that_a_later_one_includes_are_dropped_by_the_next_run(tmp_path: Path) -> None:
+    database = tmp_path / "t.duckdb"
+    with warehouse.writing(database) as connection:
+        connection.execute(
+            """
+            create table main.refreshes as
+            select model_name, day::timestamp as changed_from, number::bigint as number, '' as code
+            from (values
+                ('a', date '2024-01-05', 1), ('a', date '2024-01-03', 2),
+                ('b', date '2024-01-09', 3),
+                ('a', date '2024-01-03', 4), ('a', date '2024-01-09', 5)
+            ) as entries (model_name, day, number)
+            """
+        )
+    run_dbt(database, "run", "--select", "stg_klines")
+    with warehouse.reading(database) as connection:
+        kept = connection.execute("select number from refreshes order by number").fetchall()
+    assert kept == [(3,), (4,), (5,)]

@@ -18,7 +18,8 @@
 {%- endmacro %}
 
 
-{# on-run-start: the tables of the bookkeeping. #}
+{# on-run-start: the tables of the bookkeeping. Entries that a later one includes are dropped here, by one statement: of those that
+   change or delete rows of one table at a time, as models in parallel would, BigQuery refuses some. #}
 {% macro create_bookkeeping() %}
     {%- if execute and flags.WHICH in ['run', 'build'] %}
         {%- do remembered().clear() %}
@@ -29,6 +30,14 @@
         create table if not exists {{ bookkeeping('refreshes') }} (
             model_name {{ dbt.type_string() }}, changed_from timestamp, number {{ dbt.type_bigint() }},
             code {{ dbt.type_string() }}
+        );
+        delete from {{ bookkeeping('refreshes') }} as entry
+        where exists (
+            select 1 from {{ bookkeeping('refreshes') }} as later
+            where
+                later.model_name = entry.model_name
+                and later.number > entry.number
+                and later.changed_from <= entry.changed_from
         );
         {{ create_trained_models() }}
     {%- endif %}
@@ -331,20 +340,13 @@
 {%- endmacro %}
 
 
-{# post-hook: what the model rewrote, in one transaction with it. Entries that a later one includes are dropped. #}
+{# post-hook: what the model rewrote, in one transaction with it. #}
 {% macro record_refresh() %}
     {%- if execute and is_recorded(model) and not flags.EMPTY -%}
         {%- set changed = epoch() if should_full_refresh() else changed_from() -%}
         {%- if '9999' not in changed %}
             insert into {{ bookkeeping('refreshes') }}
-            select '{{ model.name }}', {{ changed }}, {{ next_number() }}, '{{ refresh_code() }}';
-            delete from {{ bookkeeping('refreshes') }}
-            where
-                model_name = '{{ model.name }}'
-                and changed_from >= {{ changed }}
-                and number < (
-                    select max(number) from {{ bookkeeping('refreshes') }} where model_name = '{{ model.name }}'
-                )
+            select '{{ model.name }}', {{ changed }}, {{ next_number() }}, '{{ refresh_code() }}'
         {%- endif -%}
     {%- endif -%}
 {% endmacro %}
