@@ -9,6 +9,7 @@ A segment is ``TAPEHSE1``, the number of the segment before it, and frames: leng
 the body, then the body. Numbers are little-endian.
 """
 
+import bisect
 import contextlib
 import math
 import os
@@ -77,11 +78,17 @@ def encode(frame: Frame) -> bytes:
 
 def segments(directory: Path) -> dict[int, Path]:
     """Return the segments of a log by their numbers, in order."""
-    found: dict[int, Path] = {}
-    for path in directory.iterdir() if directory.exists() else ():
-        number, _, state = path.name.partition(".")
-        if f".{state}" in _STATES:
-            found[int(number)] = path
+    return {number: directory / name for number, name in _names(directory).items()}
+
+
+def _names(directory: Path) -> dict[int, str]:
+    found: dict[int, str] = {}
+    # After months there are many, and making paths of them takes most of the time.
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as files:
+        for file in files:
+            number, _, state = file.name.partition(".")
+            if f".{state}" in _STATES:
+                found[int(number)] = file.name
     return dict(sorted(found.items()))
 
 
@@ -159,10 +166,10 @@ class SegmentReader:
             return None
         if changed_at_ns != self._changed_at_ns or self._seen_at_ns - changed_at_ns < _UNSETTLED_NS:
             self._changed_at_ns, self._seen_at_ns = changed_at_ns, time.time_ns()
-            self._numbers = list(segments(self._directory))
-        segment = self._cursor.segment
-        later = (number for number in self._numbers if segment < number <= self._last)
-        return next(later, None)
+            self._numbers = list(_names(self._directory))
+        place = bisect.bisect_right(self._numbers, self._cursor.segment)
+        following = self._numbers[place] if place < len(self._numbers) else None
+        return following if following is not None and following <= self._last else None
 
     def _open(self, following: int | None) -> bool:
         """Open the cursor's segment, or where that is gone the oldest after it."""
