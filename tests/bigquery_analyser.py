@@ -20,6 +20,7 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+import bigquery_language
 import bigquery_models
 import wasmtime
 from bigquery_types import ALIASES, argument, name_of, type_of
@@ -34,12 +35,8 @@ from zetasql.types import (
     AnalyzerOptions,
     FunctionEnums,
     FunctionSignature,
-    LanguageFeature,
-    LanguageOptions,
-    ProductMode,
     SignatureArgumentKind,
     SimpleCatalog,
-    ZetaSQLBuiltinFunctionOptions,
 )
 
 DEPTH = 100_000
@@ -115,13 +112,9 @@ class OutputColumns:
 
 
 def analysed(work):
-    language = LanguageOptions.maximum_features()
-    language.product_mode = ProductMode.PRODUCT_EXTERNAL
-    language.reserved_keywords = ["QUALIFY"]
-    # BigQuery takes a precision in the columns of a table, not in a cast.
-    language.enabled_language_features.remove(LanguageFeature.FEATURE_PARAMETERIZED_TYPES)
+    language = bigquery_language.language()
     options = AnalyzerOptions(language_options=language)
-    builtin = ZetaSQLBuiltinFunctionOptions(language_options=language)
+    builtin = bigquery_language.builtin_functions(language)
     library = [ordered_aggregate(name) for name in LIBRARY]
     aliases = [SimpleCatalog.NamedType(name=name, type=type_of(name)) for name in ALIASES]
     tables = {
@@ -143,6 +136,7 @@ def analysed(work):
         sql = bigquery_models.declare(catalog, statement["sql"], read)
         options.allowed_hints_and_options = bigquery_models.options_of(sql)
         try:
+            bigquery_language.check(sql)
             if options.allowed_hints_and_options is not None:
                 found = resolved(sql, options, catalog).resolved_statement
                 models[statement["relation"]] = bigquery_models.created(

@@ -21,8 +21,10 @@ from ingest.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 # Shorter windows than a user's: each row of a window is a row of a list to the emulator.
 VARIABLES = {"vol_regime_bars": 288, "adaptive_median_bars": 200, "typical_volume_days": 1}
-# Of the tables with the most rows only these days are kept.
+# Of the tables with the most rows only these days are kept; of one series two days and a half of
+# bars, as VPIN counts by the volume of the whole day before.
 SINCE = "timestamptz '2025-06-08 18:00'"
+LONGER = "exchange = 'binance' and symbol = 'BTCUSDT' and open_time >= timestamptz '2025-06-08'"
 LARGE = {
     "klines": "open_time",
     "trades": "transact_time",
@@ -38,7 +40,8 @@ def raw_parts(whole: Path, events: dict[str, str]) -> list[dict[str, pa.Table]]:
     with duckdb.connect(whole) as connection:
         connection.execute("set timezone = 'UTC'")
         for table, event in LARGE.items():
-            connection.execute(f"delete from raw.{table} where {event} < {SINCE}")
+            others = f" and not ({LONGER})" if table == "klines" else ""
+            connection.execute(f"delete from raw.{table} where {event} < {SINCE}{others}")
     first, second, third = landings(whole, events)
     return [{name: pa.concat_tables([first[name], second[name]]) for name in first}, third]
 
@@ -53,11 +56,11 @@ def land_in_bigquery(settings: Settings, tables: dict[str, pa.Table]) -> None:
 
 
 def load(cloud: BigQuery, table: str, rows: pa.Table) -> None:
-    """Append rows to a table that is there."""
-    file = io.BytesIO()
-    pyarrow.parquet.write_table(rows, file)
-    file.seek(0)
+    """Append rows to a table that is there; the emulator reads columns by their places."""
     schema = cloud.client.get_table(table).schema
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(rows.select([field.name for field in schema]), file)
+    file.seek(0)
     config = bigquery.LoadJobConfig(source_format="PARQUET", schema=schema)
     cloud.client.load_table_from_file(file, table, job_config=config).result()
 

@@ -59,6 +59,7 @@ def statements(number: int, script: str) -> Iterator[Statement]:
             made = MADE.match(text)
             yield {
                 "name": name,
+                "node": node,
                 "relation": made[1] if made else name,
                 "sql": text,
                 "reads": sorted(set(re.findall(r"`([^`]+\.[^`]+\.[^`]+)`", text))),

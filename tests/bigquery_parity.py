@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 TOLERANCE = 1e-9
-# What rounding leaves of a difference of equal numbers, as a share of a column's largest value.
+# What rounding leaves of a difference of equal numbers, as a share of a column's largest value. The
+# page docs/reference/bigquery.md tells both.
 NOISE = 1e-12
 
 

@@ -50,18 +50,26 @@ RAW_TYPES = {
 }
 
 
-def compiled_for_bigquery(working: Path, *, changed_from: str | None = None) -> Manifest:
+def compiled_for_bigquery(
+    working: Path,
+    *,
+    changed_from: str | None = None,
+    imported_models: dict[str, dict[str, Any]] | None = None,
+) -> Manifest:
     """Return the manifest with the statements that make tables anew, or refresh them.
 
-    A model that is trained has the statement that its materialization sends.
+    A model that is trained, or imported, has the statement that its materialization sends.
     """
+    variables: dict[str, Any]
     variables = {"changed_from": changed_from} if changed_from else {"strategies": strategies()}
+    if imported_models:
+        variables |= {"imported_models": imported_models}
     database = working / "tapehouse.duckdb"
     options = ["--vars", json.dumps(variables), *(NOT_TESTS if changed_from else ())]
     run_dbt(database, "compile", *OFFLINE_BIGQUERY, *options, **NO_ACCOUNT)
     manifest: Manifest = json.loads((working / "target" / "manifest.json").read_text())
     if not changed_from:
-        operation = ("--quiet", "run-operation", "ml_statements", *OFFLINE_BIGQUERY[:2])
+        operation = ("--quiet", "run-operation", "ml_statements", *OFFLINE_BIGQUERY[:2], *options)
         trained = run_dbt(database, *operation, **NO_ACCOUNT)
         for name, statement in json.loads(trained).items():
             manifest["nodes"][f"model.tapehouse.{name}"]["compiled_code"] = statement
@@ -163,14 +171,17 @@ def refresh_statements(manifest: Manifest) -> Iterator[Statement]:
 
 
 def test_statements(manifest: Manifest) -> Iterator[Statement]:
-    """Yield the data tests of each node as one statement, named `tests of <node>`."""
+    """Yield the data tests of each node as one statement, named `tests of <node>`.
+
+    Each test is a column of it, under its own name.
+    """
     tests: dict[str, list[dict[str, Any]]] = {}
     for node in nodes_of(manifest, "test").values():
         tests.setdefault(node["attached_node"] or node["name"], []).append(node)
     for key, nodes in tests.items():
         counts = (
-            f"(select count(*) from (\n{flat(node['compiled_code'])}\n)) as test_{place}"
-            for place, node in enumerate(nodes)
+            f"(select count(*) from (\n{flat(node['compiled_code'])}\n)) as `{node['unique_id']}`"
+            for node in nodes
         )
         yield {
             "relation": f"tests of {key.split('.')[-1]}",
@@ -187,6 +198,25 @@ def analysis_statements(manifest: Manifest) -> Iterator[Statement]:
             "sql": flat(node["compiled_code"]),
             "reads": reads(manifest, node),
         }
+
+
+def imported_statements(trained: Manifest, imported: Manifest) -> Iterator[Statement]:
+    """Yield what is sent otherwise where models are imported, each named `<name> imported`.
+
+    Models, in order, then tests and analyses; a model's relation is its own.
+    """
+    names = {relation(node): node["name"] for node in nodes_of(imported, "model").values()}
+    others = (test_statements, analysis_statements)
+    before = {
+        statement["relation"]: statement["sql"]
+        for statements in (model_statements, *others)
+        for statement in statements(trained)
+    }
+    for statements in (model_statements, *others):
+        for statement in statements(imported):
+            made = statement["relation"]
+            if statement["sql"] != before[made]:
+                yield statement | {"name": f"{names.get(made, made)} imported"}
 
 
 def checksum_statements(manifest: Manifest) -> Iterator[Statement]:

@@ -84,7 +84,11 @@ def klines(symbol: str, seed: int) -> pd.DataFrame:
                 }
             )
         )
-    rows = pd.concat(frames, ignore_index=True).assign(symbol=symbol, is_closed=True)
+    rows = pd.concat(frames, ignore_index=True).assign(
+        symbol=symbol,
+        is_closed=True,
+        taker_buy_quote_volume=lambda rows: np.round(rows.taker_buy_volume * rows.close, 4),
+    )
     start, end = (pd.Timestamp(moment, tz="UTC") for moment in HOLES[symbol])
     is_missing = (rows.open_time >= start) & (rows.open_time < end) & (rows.interval == "1m")
     return arrived(rows[~is_missing], "open_time", seed)
@@ -145,6 +149,7 @@ def derivatives(symbol: str, seed: int) -> dict[str, pd.DataFrame]:
         "funding": {
             "funding_time": funded,
             "funding_rate": np.round(generator.normal(1e-4, 1e-4, len(funded)), 8),
+            "mark_price": 1000.5,
         },
         "open_interest": {
             "create_time": measured,
@@ -154,6 +159,9 @@ def derivatives(symbol: str, seed: int) -> dict[str, pd.DataFrame]:
             "event_time": marked,
             "mark_price": mark.round(2),
             "index_price": (mark * generator.normal(1, 1e-4, len(marked))).round(2),
+            "estimated_settle_price": (mark + 0.5).round(2),
+            "funding_rate": 1e-4,
+            "next_funding_time": marked.ceil("8h"),
         },
         "liquidations": {
             "trade_time": liquidated + pd.to_timedelta(seed, unit="s"),
@@ -202,6 +210,7 @@ def world() -> dict[str, pd.DataFrame]:
             "published_time": published,
             "arrival_time": published + pd.to_timedelta(delay_min.round(2), unit="min"),
             "headline": "Something happened",
+            "url": "https://wire.example/something",
         }
     )
     scores = news[["provider", "news_id", "published_time"]].assign(
@@ -211,7 +220,11 @@ def world() -> dict[str, pd.DataFrame]:
     )
     series = [
         pd.DataFrame({"series": name, "close_time": closed}).assign(
-            close=lambda rows: generator.normal(100, 1, len(rows)).round(2)
+            open_time=closed - pd.Timedelta(minutes=30),
+            open=100.0,
+            high=110.0,
+            low=90.0,
+            close=lambda rows: generator.normal(100, 1, len(rows)).round(2),
         )
         for name in ("spx", "dxy", "gold", "vix")
     ]

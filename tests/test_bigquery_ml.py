@@ -3,14 +3,13 @@
 import re
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
+from bigquery_imported import KNOWN, exported
 from bigquery_ml_fixtures import compiled, write_project
 from bigquery_project import analysed
 
-from ml import onnx_export, vocabulary
-from ml.trainers import Dense, Task
+from ml import vocabulary
+from ml.trainers import Task
 from ml.transform import FUNCTIONS
 
 ROWS = {
@@ -86,15 +85,6 @@ def every_option(model_type: str) -> dict[str, Any]:
     }
 
 
-# What `tapehouse models export` tells of any model that is imported.
-KNOWN = {
-    "training_info": [[0, 1, 0.69, 0.7, None, 12], [0, 2, 0.6, 0.65, 0.1, 11]],
-    "trials": [[1, '{"l2_reg": 0.5}', '{"roc_auc": 0.6}', 0.6, 0.65, "SUCCEEDED", None, True]],
-    "feature_info": [
-        ["flow", -3.0, 3.5, 0.01, 0.0, 1.0, None, 7, None],
-        ["noise", None, None, None, None, None, None, 9, None],
-    ],
-}
 MODELS = {
     **{
         f"ml_{model_type.lower()}": configured(
@@ -365,23 +355,6 @@ PLANTED = {
         "Invalid table-valued function",
     ),
 }
-
-
-def exported(task: Task, labels: str) -> dict[str, dict[str, str]]:
-    """Columns that BigQuery makes of the tensors of a model exported here."""
-    layer = Dense((np.ones((2, 1)),), (np.zeros(1),))
-    model = onnx.load_from_string(onnx_export.export(layer, task, features=2, labels=labels))
-    kinds = {onnx.TensorProto.INT64: "INT64", onnx.TensorProto.STRING: "STRING"}
-
-    def columns(entries: Any) -> dict[str, str]:
-        found = {}
-        for entry in entries:
-            tensor = entry.type.tensor_type
-            kind = kinds.get(tensor.elem_type, "FLOAT64")
-            found[entry.name] = kind if len(tensor.shape.dim) == 1 else f"ARRAY<{kind}>"
-        return found
-
-    return {"inputs": columns(model.graph.input), "outputs": columns(model.graph.output)}
 
 
 def verbs() -> dict[str, str]:

@@ -9,13 +9,25 @@ import shutil
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from bigquery_differences import EXPECTED
+from bigquery_built import (
+    AFTER_MODELS,
+    FAST,
+    HAS_RECORDED,
+    ONLY_TABLES,
+    SELECTED,
+    SHARED,
+    Built,
+    after_models,
+    made,
+    round_datasets,
+    said,
+    sorted_rows,
+)
+from bigquery_differences import ALL_NULL, EXPECTED, NO_ROWS
 from bigquery_emulator import Emulator
 from bigquery_fixtures import (
     dbt,
@@ -29,9 +41,9 @@ from bigquery_fixtures import (
 )
 from bigquery_issued import issued, tables_there
 from bigquery_parity import Difference, differences
-from bigquery_predictions import TABLES, copy_predictions, imported_models, tell_the_future
+from bigquery_predictions import TABLES
 from bigquery_project import analysed
-from bigquery_status import IS_WHOLE, Status
+from bigquery_status import DATA, IS_WHOLE, Status, note
 from cloud_fixtures import SERVICE_PROJECT
 from features_fixtures import write_raw
 from refreshes_fixtures import write_whole
@@ -40,72 +52,16 @@ from test_refreshes import land
 from ingest.bigquery import BigQuery
 from ingest.settings import Settings
 
-LAYERS = ("staging", "intermediate", "features", "labels", "datasets")
-SELECTED = (
-    ["path:seeds", *(f"path:models/{layer}" for layer in LAYERS)]
-    if IS_WHOLE
-    else ["+lbl_return", "+int_trade_minutes"]
-)
-AFTER_MODELS = (
-    "pred_order_flow_votes",
-    *(f"path:models/{layer}" for layer in ("signals", "trading", "quality")),
-)
-# What follows from an order that engines may differ in.
-PLACES = ("series_key", "position", "place")
 WHOLE = pytest.mark.skipif(not IS_WHOLE, reason="takes minutes: `make test-bigquery` runs it")
 UNIT_TESTS = (
     ("--resource-type", "unit_test") if IS_WHOLE else ("--select", "int_bars,test_type:unit")
 )
-ONLY_TABLES = ("--exclude-resource-type", "test", "--exclude-resource-type", "unit_test")
-
-
-@dataclass(frozen=True)
-class Built:
-    """Both warehouses: BigQuery after a build and a refresh, DuckDB built at once.
-
-    The names of the tables in them, and the worst that dbt said of each node on BigQuery.
-    """
-
-    settings: Settings
-    tables: list[str]
-    results: dict[str, str]
-
-    def analysis(self, name: str, target: str) -> str:
-        """Return the SQL of an analysis as dbt compiled it."""
-        compiled = self.settings.database.parent / f"dbt-{target}" / "compiled"
-        return (compiled / "tapehouse" / "analyses" / f"{name}.sql").read_text()
-
-    def expected(self, name: str) -> pa.Table:
-        return sorted_rows(table_of_duckdb(self.settings, name))
-
-    def found(self, name: str) -> pa.Table:
-        cloud = BigQuery(self.settings)
-        schema = table_of_duckdb(self.settings, name).schema
-        # The emulator says of all decimals that they have nine places.
-        columns = [
-            f"cast({field.name} as float64) as {field.name}"
-            if pa.types.is_decimal(field.type)
-            else field.name
-            for field in schema
-        ]
-        seen = cloud.model(f"seen_{name}")
-        cloud.query(
-            f"create or replace table `{seen}` as "
-            f"select {', '.join(columns)} from `{cloud.model(name)}`"
-        )
-        return sorted_rows(cloud.rows(seen, columns=schema.names))
-
-
-def sorted_rows(rows: pa.Table) -> pa.Table:
-    """Sort by what is exact: numbers, which may differ in their last digits, come last."""
-    kinds = dict(zip(rows.column_names, rows.schema.types, strict=True))
-    keys = [name for name in kinds if not pa.types.is_nested(kinds[name]) and name not in PLACES]
-    keys.sort(key=lambda name: pa.types.is_floating(kinds[name]))
-    return rows.sort_by([(name, "ascending") for name in keys])
+# Models that BigQuery makes and the emulator cannot, and what is copied from DuckDB instead.
+NOT_MADE = {f"pred_{table}" for table in TABLES}
 
 
 @pytest.fixture(scope="module", params=["emulator", "service"])
-def place(request: pytest.FixtureRequest) -> Iterator[None]:
+def place(request: pytest.FixtureRequest) -> Iterator[str]:
     """The environment of a BigQuery with datasets of this module's own."""
     name = uuid.uuid4().hex[:12]
     environment = {
@@ -124,25 +80,25 @@ def place(request: pytest.FixtureRequest) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in environment.items():
             patch.setenv(variable, value)
-        yield
+        yield request.param
 
 
 @pytest.fixture(scope="module")
 def built(
-    place: None, tmp_path_factory: pytest.TempPathFactory, manifest: dict[str, Any]
+    place: str, tmp_path_factory: pytest.TempPathFactory, manifest: dict[str, Any]
 ) -> Iterator[Built]:
     working = tmp_path_factory.mktemp("parity")
-    shared = Path(__file__).resolve().parents[2] / "shared" / "data"
     events = {
         source["name"]: source["config"]["event_time"]
         for source in manifest["sources"].values()
         if source["config"]["event_time"]
     }
     whole = working / "whole.duckdb"
-    write_whole(whole, shared if IS_WHOLE and shared.is_dir() else None, events)
+    write_whole(whole, SHARED if HAS_RECORDED else None, events)
     first, second = raw_parts(whole, events)
     settings = Settings(database=working / "tapehouse.duckdb")
     write_raw(settings.database, {})
+    first |= said(settings)
     results: dict[str, str] = {}
 
     def run(*arguments: str, **variables: Any) -> None:
@@ -158,7 +114,9 @@ def built(
         land_in_bigquery(settings, tables)
         run("build", *ONLY_TABLES, "--select", *SELECTED)
     dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", *SELECTED)
+    datasets = {}
     if IS_WHOLE:
+        datasets = round_datasets(settings)
         imported = after_models(settings)
         for _ in range(2):
             run("build", *ONLY_TABLES, "--select", *AFTER_MODELS, imported_models=imported)
@@ -167,46 +125,41 @@ def built(
         dbt("duckdb", settings, *analyses)
         dbt("bigquery", settings, *analyses, imported_models=imported)
     run("test", *UNIT_TESTS, usual={})
-    yield Built(settings, made(settings), results)
+    yield Built(settings, place, made(settings), results, datasets)
     client = BigQuery(settings).client
     for dataset in (settings.bigquery_dataset, settings.bigquery_raw_dataset):
         client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
     shutil.rmtree(working)
 
 
-def after_models(settings: Settings) -> dict[str, Any]:
-    """Train on DuckDB, build there what follows, copy the predictions; return what was trained."""
-    dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", "path:models/models")
-    dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", "path:models/predictions")
-    tell_the_future(settings)
-    dbt("duckdb", settings, "build", *ONLY_TABLES, "--select", *AFTER_MODELS)
-    copy_predictions(settings)
-    return imported_models(settings)
-
-
-def made(settings: Settings) -> list[str]:
-    """Return the tables and views of the project that DuckDB has and dbt built on both.
-
-    Without the bookkeeping of refreshes, seeds, models and the predictions that were copied.
-    """
-    names = {
-        row[f"{kind}_name"]
-        for kind in ("table", "view")
-        for row in table_of_duckdb(settings, f"duckdb_{kind}s()").to_pylist()
-        if row["schema_name"] == "main" and not row["internal"]
+def models_to_make(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the models that dbt should have made, by their keys."""
+    nodes = manifest["nodes"]
+    wanted = {
+        key: node
+        for key, node in nodes.items()
+        if node["resource_type"] == "model"
+        and node["config"]["materialized"] != "ml_model"
+        and node["name"] not in NOT_MADE
     }
-    others = {"raw_days", "refreshes", "criteria", "ensembles", "strategies"}
-    others |= {f"pred_{table}" for table in TABLES}
-    return sorted(name for name in names - others if not name.startswith("ml_"))
+    if IS_WHOLE:
+        return wanted
+    reached, left = set(), [f"model.tapehouse.{name}" for name in FAST]
+    while left:
+        reached.add(key := left.pop())
+        left += [each for each in nodes[key]["depends_on"]["nodes"] if each in wanted]
+    return {key: wanted[key] for key in reached}
 
 
 def test_dbt_makes_and_refreshes_every_table(built: Built, bigquery_status: Status) -> None:
-    found = {key: said for key, said in built.results.items() if key.startswith("model.")}
-    for key, said in found.items():
-        status = bigquery_status.setdefault(key.split(".")[-1], {})
-        status["emulator"] = "yes" if said == "success" else said
-    assert {key: said for key, said in found.items() if said != "success"} == {}
-    assert len(found) >= (90 if IS_WHOLE else 5)
+    found = {key: result for key, result in built.results.items() if key.startswith("model.")}
+    for key, result in found.items():
+        word = "yes" if result == "success" else result
+        note(bigquery_status, built.place, key.split(".")[-1], "emulator", word)
+    assert {key: result for key, result in found.items() if result != "success"} == {}
+    wanted = models_to_make(manifest_of(built.settings, "bigquery"))
+    assert found.keys() == wanted.keys()
+    assert {node["name"] for node in wanted.values()} - set(built.tables) == set()
 
 
 @WHOLE
@@ -217,13 +170,13 @@ def test_every_test_of_dbt_passes(built: Built, bigquery_status: Status) -> None
         for key, node in nodes.items()
         if node["resource_type"] == "test"
     }
-    said: dict[str, list[str]] = defaultdict(list)
+    results: dict[str, list[str]] = defaultdict(list)
     for key, node in tested.items():
         if node.startswith("model."):
-            said[node.split(".")[2]].append(built.results[key])
-    for model, results in said.items():
-        passed = f"{results.count('pass')} of {len(results)}"
-        bigquery_status.setdefault(model, {})["tests"] = passed
+            results[node.split(".")[2]].append(built.results[key])
+    for model, each in results.items():
+        passed = f"{each.count('pass')} of {len(each)}"
+        note(bigquery_status, built.place, model, "tests", passed)
     assert {key for key in tested if built.results[key] != "pass"} == set()
 
 
@@ -233,13 +186,13 @@ def test_every_unit_test_of_dbt_passes(built: Built, bigquery_status: Status) ->
         for key, node in manifest_of(built.settings, "duckdb")["unit_tests"].items()
         if IS_WHOLE or node["model"] == "int_bars"
     }
-    assert len(nodes) >= (110 if IS_WHOLE else 2)
-    said: dict[str, list[str]] = defaultdict(list)
+    results: dict[str, list[str]] = defaultdict(list)
     for key, node in nodes.items():
-        said[node["model"]].append(built.results.get(key, "not run"))
-    for model, results in said.items():
-        passed = f"{results.count('pass')} of {len(results)}"
-        bigquery_status.setdefault(model, {})["unit tests"] = passed
+        results[node["model"]].append(built.results.get(key, "not run"))
+    for model, each in results.items():
+        passed = f"{each.count('pass')} of {len(each)}"
+        note(bigquery_status, built.place, model, "unit tests", passed)
+    assert nodes
     assert {key for key in nodes if built.results.get(key) != "pass"} == set()
 
 
@@ -247,46 +200,99 @@ def test_every_unit_test_of_dbt_passes(built: Built, bigquery_status: Status) ->
 def test_every_analysis_says_what_it_says_on_duckdb(built: Built, bigquery_status: Status) -> None:
     nodes = manifest_of(built.settings, "bigquery")["nodes"].values()
     names = [node["name"] for node in nodes if node["resource_type"] == "analysis"]
-    wrong: dict[str, Difference] = {}
+    wrong: dict[str, list[Difference]] = {}
     for name in names:
         found = sorted_rows(BigQuery(built.settings).query(built.analysis(name, "bigquery")))
         expected = sorted_rows(
             table_of_duckdb(built.settings, f"({built.analysis(name, 'duckdb')})")
         )
         assert expected.num_rows > 0
-        unequal = differences(expected, found)
-        wrong |= {f"{name}.{d.column}": d for d in unequal if f"{name}.{d.column}" not in EXPECTED}
-        status = bigquery_status.setdefault(f"analysis {name}", {})
-        is_wrong = any(column.startswith(f"{name}.") for column in wrong)
-        status |= {"emulator": "yes", "parity": "differs" if is_wrong else "yes"}
+        if unequal := differences(expected, found):
+            wrong[name] = unequal
+        of_it = (bigquery_status, built.place, f"analysis {name}")
+        note(*of_it, "emulator", "yes")
+        note(*of_it, "parity", "differs" if unequal else "yes")
+        note(*of_it, "rows", f"{expected.num_rows:,}")
+    assert names
     assert wrong == {}
-    assert len(names) >= 10
 
 
 @WHOLE
 def test_every_statement_that_dbt_sent_is_googlesql(built: Built, bigquery_status: Status) -> None:
     sent = issued(built.settings)
     found = analysed({"tables": tables_there(built.settings, sent), "statements": sent})
+    errors = {name: result["error"] for name, result in found.items() if "error" in result}
     for statement in sent:
         name = statement["relation"].split(".")[-1]
         if "ds_strategies" in statement["name"] and statement["relation"] != statement["name"]:
-            is_wrong = "error" in found[statement["name"]]
-            bigquery_status.setdefault(name, {})["emulator"] = "refused" if is_wrong else "yes"
-    assert {name: result["error"] for name, result in found.items() if "error" in result} == {}
-    beginnings = [" ".join(statement["sql"].split()[:4]) for statement in sent]
-    for beginning in ("create or replace table", "create or replace view", "merge into"):
-        assert any(text.startswith(beginning) for text in beginnings)
+            word = "refused" if statement["name"] in errors else "yes"
+            note(bigquery_status, built.place, name, "emulator", word)
+    assert errors == {}
+
+
+@WHOLE
+def test_every_node_sent_the_statements_of_its_kind(built: Built) -> None:
+    sent = defaultdict(set)
+    for statement in issued(built.settings):
+        sent[statement["node"]].add(" ".join(statement["sql"].split()[:2]).lower())
+    manifest = manifest_of(built.settings, "bigquery")
+    models = models_to_make(manifest)
+    kinds = {key: node["config"]["materialized"] for key, node in models.items()}
+    assert {key for key in models if "create or" not in sent[key]} == set()
+    refreshed = {key for key, kind in kinds.items() if kind == "incremental"}
+    assert {key for key in refreshed if "merge into" not in sent[key]} == set()
+    tests = {key for key, node in manifest["nodes"].items() if node["resource_type"] == "test"}
+    unit_tests = manifest_of(built.settings, "duckdb")["unit_tests"].keys()
+    assert (tests | unit_tests) - sent.keys() == set()
 
 
 def test_every_column_has_the_same_values(built: Built, bigquery_status: Status) -> None:
-    assert len(built.tables) >= (60 if IS_WHOLE else 5)
-    unequal = {
-        f"{name}.{difference.column}": difference
-        for name in built.tables
-        for difference in differences(built.expected(name), built.found(name))
-    }
-    wrong = {name: found for name, found in unequal.items() if name not in EXPECTED}
+    wrong: dict[str, Difference] = {}
+    allowed = set()
     for name in built.tables:
-        is_wrong = any(column.startswith(f"{name}.") for column in wrong)
-        bigquery_status.setdefault(name, {})["parity"] = "differs" if is_wrong else "yes"
+        expected, found = built.expected(name), built.found(name)
+        unequal = {each.column: each for each in differences(expected, found)}
+        known = {column for column in unequal if f"{name}.{column}" in EXPECTED}
+        allowed |= {f"{name}.{column}" for column in known}
+        for column in known:
+            if EXPECTED[f"{name}.{column}"].holds(expected[column], found[column]):
+                del unequal[column]
+        wrong |= {f"{name}.{column}": each for column, each in unequal.items()}
+        note(bigquery_status, built.place, name, "parity", "differs" if unequal else "yes")
+        note(bigquery_status, built.place, name, "rows", f"{expected.num_rows:,}")
     assert wrong == {}
+    if IS_WHOLE:
+        # A difference that is gone has no place in the list.
+        assert allowed == EXPECTED.keys()
+
+
+def test_there_is_something_to_compare(built: Built) -> None:
+    empty, of_null = set(), set()
+    for name in built.tables:
+        for rows in (built.expected(name), built.found(name)):
+            if rows.num_rows == 0:
+                empty.add(name)
+            of_null |= {
+                f"{name}.{column}"
+                for column in rows.column_names
+                if 0 < rows.num_rows == rows[column].null_count
+            }
+    if HAS_RECORDED:
+        assert (empty, of_null) == (NO_ROWS.keys(), ALL_NULL.keys())
+    elif not IS_WHOLE:
+        assert (empty, of_null) == (set(), set())
+
+
+@WHOLE
+def test_recorded_rows_are_among_them(built: Built, bigquery_status: Status) -> None:
+    bigquery_status[DATA] = {"rows": "synthetic and recorded" if HAS_RECORDED else "synthetic only"}
+    if not HAS_RECORDED:
+        pytest.skip(f"only synthetic rows were compared: recorded market data is absent: {SHARED}")
+    layers = [name for name in built.tables if name.startswith(("feat_", "lbl_"))]
+    recorded = {
+        name: pc.sum(pc.equal(built.found(name)["exchange"], "recorded")).as_py()
+        for name in layers
+        if "exchange" in built.found(name).column_names
+    }
+    assert recorded.keys() == set(layers)
+    assert {name for name, rows in recorded.items() if not rows} == set()

@@ -110,7 +110,7 @@
     {%- elif name == 'class_weights' -%}
         [
         {%- for label, weight in (value.items() if value is mapping else value) -%}
-            struct({{ dbt.string_literal(label | string | lower if label is boolean else label | string) }}, {{ weight }}){{ ', ' if not loop.last }}
+            struct({{ dbt.string_literal(label | string | lower if label is boolean else label | string) }}, {{ weight | float }}){{ ', ' if not loop.last }}
         {%- endfor -%}
         ]
     {%- else -%}
