@@ -73,8 +73,3 @@ EXPECTED = {
     f"int_alpha158_{part}.series_key": SERIES_KEY
     for part in ("bars", "changes", "extremes", "levels", "quantiles", "ranks", "volumes")
 }
-
-# Tables without a row, and columns that are NULL in every row, of synthetic and recorded data
-# together. All else has something to compare.
-NO_ROWS: dict[str, str] = {}
-ALL_NULL: dict[str, str] = {}

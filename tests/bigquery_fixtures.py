@@ -25,6 +25,11 @@ VARIABLES = {"vol_regime_bars": 288, "adaptive_median_bars": 200, "typical_volum
 # bars, as VPIN counts by the volume of the whole day before.
 SINCE = "timestamptz '2025-06-08 18:00'"
 LONGER = "exchange = 'binance' and symbol = 'BTCUSDT' and open_time >= timestamptz '2025-06-08'"
+# Strategies ask for these, which the market has not: the last bars of another series stand in.
+COPIES = ("SOLUSDT", "BNBUSDT")
+COPIED = (
+    "exchange = 'binance' and symbol = 'ETHUSDT' and open_time >= timestamptz '2025-06-09 18:00'"
+)
 LARGE = {
     "klines": "open_time",
     "trades": "transact_time",
@@ -42,6 +47,11 @@ def raw_parts(whole: Path, events: dict[str, str]) -> list[dict[str, pa.Table]]:
         for table, event in LARGE.items():
             others = f" and not ({LONGER})" if table == "klines" else ""
             connection.execute(f"delete from raw.{table} where {event} < {SINCE}{others}")
+        for symbol in COPIES:
+            connection.execute(
+                f"insert into raw.klines select * replace ('{symbol}' as symbol) "
+                f"from raw.klines where {COPIED}"
+            )
     first, second, third = landings(whole, events)
     return [{name: pa.concat_tables([first[name], second[name]]) for name in first}, third]
 

@@ -152,7 +152,7 @@
 {%- endmacro %}
 
 
-{# The rows of a table of the registry that came with an imported model. #}
+{# The rows of a table of the registry that came with an imported model. `--vars` is read as YAML, which takes JSON's 1e-07 for text. #}
 {% macro ml_known_rows(model, table) %}
     {%- set imported = ml_imported(model) -%}
     {%- if table not in imported -%}
@@ -160,5 +160,14 @@
             model.identifier ~ ' was imported without its ' ~ table ~ ': take what `tapehouse models export` prints'
         ) -}}
     {%- endif -%}
-    {{- return(imported[table]) -}}
+    {%- set rows = [] -%}
+    {%- for row in imported[table] -%}
+        {%- set values = [] -%}
+        {%- for value in row -%}
+            {%- set is_number = value is string and modules.re.fullmatch('-?[0-9.]+[eE][-+]?[0-9]+', value) -%}
+            {%- do values.append(value | float if is_number else value) -%}
+        {%- endfor -%}
+        {%- do rows.append(values) -%}
+    {%- endfor -%}
+    {{- return(rows) -}}
 {% endmacro %}
