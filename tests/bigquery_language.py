@@ -63,8 +63,8 @@ _NAMES = """
     abs acos any_value array_agg array_length avg bit_count ceil coalesce concat corr cos count
     countif current_timestamp date dense_rank div exp farm_fingerprint floor format
     format_timestamp generate_array greatest if ifnull is_nan lag last_value lead least left
-    length ln lower max md5 min mod ntile nullif parse_json parse_timestamp pow rank
-    regexp_contains right round row_number safe_divide sign sin sqrt stddev_samp string_agg
+    length ln lower max md5 min mod ntile nullif parse_json parse_timestamp percent_rank pow
+    rank regexp_contains right round row_number safe_divide sign sin sqrt stddev_samp string_agg
     substr sum timestamp_add timestamp_diff timestamp_micros timestamp_trunc to_hex
     to_json_string trunc unix_micros var_pop
 """
