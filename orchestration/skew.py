@@ -9,13 +9,13 @@ from rich.table import Table
 
 from ingest.settings import Settings
 from ingest.warehouse import reading
-from serving.skew import NothingServedError, Prediction, Skew, predictions, skew
+from serving.skew import NothingServedError, Prediction, Skew, champions, predictions, skew
 
 _SHOWN = 20
 #: A population stability index above it is drift, of at least so many rows.
 DRIFT_PSI = 0.25
 DRIFT_ROWS = 500
-#: Nothing has been served for so long.
+#: A champion has said nothing for so long, and the length of a bar.
 STALE_S = 3600.0
 #: So many of the batch's bars a champion must have been asked about.
 LOWEST_RATE = 0.99
@@ -49,6 +49,13 @@ def print_skew(features: Sequence[Skew], answers: Sequence[Prediction]) -> None:
     console.print(table)
 
 
+def wrong(features: Sequence[Skew], answers: Sequence[Prediction]) -> list[str]:
+    """Return the features and models that were served otherwise, too often or not always."""
+    return [row.feature for row in features if row.mismatches or row.missing or row.extra] + [
+        row.model for row in answers if row.mismatches
+    ]
+
+
 @dg.asset_check(
     asset=dg.AssetKey("stg_served_features"),
     name="no_skew",
@@ -60,8 +67,7 @@ def skew_check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         features, answers = _compared(settings)
     except NothingServedError as error:
         return dg.AssetCheckResult(passed=True, metadata={"note": str(error)})
-    differing = [row.feature for row in features if row.mismatches or row.extra]
-    differing += [row.model for row in answers if row.mismatches]
+    differing = wrong(features, answers)
     values = sum(row.rows for row in features)
     return dg.AssetCheckResult(
         passed=not differing,
@@ -87,6 +93,8 @@ def drift_check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         features, answers = _compared(settings)
     except NothingServedError as error:
         return dg.AssetCheckResult(passed=True, metadata={"note": str(error)})
+    with reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
+        asked = {row.version: row for row in champions(connection)}
     drifted = [
         name
         for name, rows, psi in (
@@ -96,16 +104,25 @@ def drift_check(settings: dg.ResourceParam[Settings]) -> dg.AssetCheckResult:
         if psi is not None and psi > DRIFT_PSI and rows >= DRIFT_ROWS
     ]
     now = datetime.now(UTC).replace(tzinfo=None)
-    stale_s = min(((now - row.last_closed_at).total_seconds() for row in answers), default=0.0)
-    rate = min((row.rate for row in answers if row.stage == "champion"), default=1.0)
+    silent_s = {row.model: (now - row.last_at).total_seconds() for row in asked.values()}
+    silent = [
+        row.model
+        for row in asked.values()
+        if silent_s[row.model] > STALE_S + 60 * row.interval_minutes
+    ]
+    rate = min(
+        (row.rate for row in answers if row.stage == "champion" and row.version in asked),
+        default=1.0,
+    )
     return dg.AssetCheckResult(
-        passed=not drifted and stale_s <= STALE_S and rate >= LOWEST_RATE,
+        passed=not drifted and not silent and rate >= LOWEST_RATE,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
             "drifted": drifted,
             "largest PSI of a feature": max((row.psi or 0.0 for row in features), default=0.0),
             "largest PSI of predictions": max((row.psi or 0.0 for row in answers), default=0.0),
-            "seconds since the last close": stale_s,
+            "silent": silent,
+            "seconds since the last close": max(silent_s.values(), default=0.0),
             "lowest prediction rate": rate,
         },
     )

@@ -122,7 +122,12 @@ async def _answer(
         )
         for part in parts
     ]
-    found = await asyncio.gather(*requests)
+    # All end before the fallback answers: what is cancelled would count against the breaker.
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    found = [answer for answer in answers if not isinstance(answer, BaseException)]
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
     return np.concatenate(found), f"{remote.host}/{name}/{version}"
 
 

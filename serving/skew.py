@@ -8,6 +8,8 @@ import duckdb
 KEY = "exchange, market, symbol, interval_minutes, opened_at"
 #: Rows of the training part, those with the smallest hashes of their keys, that drift is told by.
 SAMPLE_ROWS = 20_000
+#: Bars that closed so long before the last one served are not compared again.
+DAYS = 7
 
 
 class NothingServedError(RuntimeError):
@@ -81,8 +83,63 @@ class Prediction:
     last_closed_at: datetime
 
 
-def skew(connection: duckdb.DuckDBPyConnection) -> list[Skew]:
-    """Compare every served feature with the batch's, worst first.
+@dataclass(frozen=True)
+class Champion:
+    """A model version that is to be asked live, by the registry.
+
+    Parameters
+    ----------
+    model, version : str
+        The version.
+    last_at : datetime
+        Close of the last bar that any champion of its name was asked about; its own promotion
+        where none was, or where that is later. Naive UTC.
+    interval_minutes : int
+        Length of the shortest bars that it was asked about; 0 where there is none.
+    """
+
+    model: str
+    version: str
+    last_at: datetime
+    interval_minutes: int
+
+
+def champions(connection: duckdb.DuckDBPyConnection) -> list[Champion]:
+    """Return the versions that are asked and traded by, with when they said something last."""
+    found = connection.execute(
+        "select 1 from duckdb_views() where schema_name = 'registry' "
+        "and view_name = 'active_models'"
+    ).fetchall()
+    if not found:
+        return []
+    rows = connection.execute(
+        """
+        with
+        promoted as (
+            select model_name, model_version, max(changed_at) as promoted_at
+            from registry.active_models inner join registry.stages
+                using (model_name, model_version)
+            where role in ('signal', 'member')
+            group by all
+        ),
+        said as (
+            select
+                model_name, make_timestamp(epoch_us(max(closed_at))) as closed_at,
+                min(interval_minutes) as interval_minutes
+            from raw.signals where stage = 'champion' group by all
+        )
+        select
+            model_name, model_version, greatest(promoted_at, coalesce(closed_at, promoted_at)),
+            coalesce(interval_minutes, 0)
+        from promoted left join said using (model_name)
+        order by all
+        """
+    ).fetchall()
+    return [Champion(*row) for row in rows]
+
+
+def skew(connection: duckdb.DuckDBPyConnection, *, days: int = DAYS) -> list[Skew]:
+    """Compare every served feature of the last days with the batch's, worst first.
 
     Bars newer than any that the batch has were served since it was built, and are not compared.
 
@@ -99,12 +156,12 @@ def skew(connection: duckdb.DuckDBPyConnection) -> list[Skew]:
         raise NothingServedError(
             "no served features have landed: run `tapehouse serve` and `tapehouse land` first"
         )
-    found = [row for (dataset,) in served for row in _skew_of(connection, dataset)]
+    found = [row for (dataset,) in served for row in _skew_of(connection, dataset, days)]
     return sorted(found, key=lambda row: (-row.mismatches, -(row.psi or 0), row.dataset))
 
 
-def predictions(connection: duckdb.DuckDBPyConnection) -> list[Prediction]:
-    """Compare what each model version said live with what the batch says, by name."""
+def predictions(connection: duckdb.DuckDBPyConnection, *, days: int = DAYS) -> list[Prediction]:
+    """Compare what each model version said live in the last days with the batch, by name."""
     tables = connection.execute(
         "select table_name from duckdb_columns() where schema_name = 'main' "
         "and starts_with(table_name, 'pred_') and column_name = 'probability' "
@@ -126,7 +183,7 @@ def predictions(connection: duckdb.DuckDBPyConnection) -> list[Prediction]:
                 model_name, model_version, stage, exchange, market, symbol, interval_minutes,
                 make_timestamp(epoch_us(opened_at)) as opened_at,
                 make_timestamp(epoch_us(closed_at)) as closed_at, probability, is_late
-            from raw.signals where stage <> 'ensemble'
+            from raw.signals where stage <> 'ensemble' and {_recent("signals", days)}
         ),
         spans as (
             select
@@ -184,7 +241,12 @@ def _out_of_fold(connection: duckdb.DuckDBPyConnection) -> str:
     return f"select model_name, model_version, prediction as probability from {rows}"
 
 
-def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Skew]:
+def _recent(table: str, days: int) -> str:
+    """Return the condition that a bar closed in the days before the last one that was served."""
+    return f"closed_at > (select max(closed_at) - interval {days} day from raw.{table})"
+
+
+def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str, days: int) -> list[Skew]:
     columns = connection.sql(f"from main.{dataset} limit 0")
     features = [
         name
@@ -199,7 +261,8 @@ def _skew_of(connection: duckdb.DuckDBPyConnection, dataset: str) -> list[Skew]:
             select
                 exchange, market, symbol, interval_minutes,
                 make_timestamp(epoch_us(opened_at)) as opened_at, features
-            from raw.served_features where dataset = '{dataset}'
+            from raw.served_features
+            where dataset = '{dataset}' and {_recent("served_features", days)}
         ),
         names as (select unnest({features!r}) as feature),
         served as (

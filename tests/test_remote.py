@@ -170,6 +170,27 @@ def test_nobody_at_the_address_and_no_answer_within_the_deadline_are_fallbacks_t
         assert remote.probabilities(champions[0], ROWS)[1] == "local"
 
 
+def test_no_part_of_a_request_is_left_running_when_the_local_model_answers(
+    champions: list[registry.Model],
+) -> None:
+    ended = []
+
+    async def handler(request: web.Request) -> web.Response:
+        size = len(await request.read())
+        if not ended:
+            ended.append(size)
+            raise web.HTTPBadRequest
+        await asyncio.sleep(0.2)
+        ended.append(size)
+        raise web.HTTPBadRequest
+
+    with ExitStack() as stack:
+        url = stack.enter_context(in_background(answering(handler)))
+        remote = stack.enter_context(asking(url, rows_per_request=1, failures_to_open=10))
+        assert remote.probabilities(champions[0], ROWS)[1] == "local"
+        assert len(ended) == len(ROWS)
+
+
 def test_a_request_that_fails_for_the_moment_is_made_again(champions: list[registry.Model]) -> None:
     seen = []
 

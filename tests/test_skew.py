@@ -15,6 +15,7 @@ from ml import registry
 from orchestration.cli import app
 from orchestration.skew import drift_check, skew_check
 from serving.skew import NothingServedError, Prediction, Skew, predictions, skew
+from tests.registry_fixtures import add_version, logistic
 
 BARS = 600
 BAR = timedelta(minutes=5)
@@ -51,6 +52,9 @@ def settings() -> Settings:
     served = bars.tail(BARS).reset_index(drop=True)
     with warehouse.writing(found.database) as connection:
         registry.create(connection)
+        add_version(connection, "ml_planted", logistic([0.0]), features=["steady"])
+        connection.execute("update registry.models set model_version = 'v1'").fetchall()
+        connection.execute("update registry.stages set model_version = 'v1'").fetchall()
         connection.register("bars", bars)
         connection.execute(
             "create table ds_planted as select * exclude (probability), "
@@ -238,6 +242,42 @@ def test_what_was_served_long_ago_is_stale_and_too_few_answers_are_seen(
     _, _, is_steady, shown = checked(settings)
     assert not is_steady
     assert shown["seconds since the last close"] > 7200
+    assert shown["silent"] == ["ml_planted"]
+
+
+def test_a_silent_champion_is_seen_beside_one_that_speaks_and_who_retired_is_not_expected(
+    settings: Settings,
+) -> None:
+    with warehouse.writing(settings.database) as connection:
+        silent = add_version(connection, "ml_silent", logistic([1.0]), features=["steady"])
+        connection.execute(
+            "insert into raw.signals by name select * replace ('ml_old' as model_name) "
+            "from raw.signals where opened_at < (select median(opened_at) from raw.signals) "
+            "and epoch(opened_at) % 1500 = 0"
+        ).fetchall()
+    _, _, is_steady, shown = checked(settings)
+    assert (is_steady, shown["silent"], shown["lowest prediction rate"]) == (
+        *(False, ["ml_silent"]),
+        1.0,
+    )
+    now = datetime.now(UTC).replace(tzinfo=None)
+    with warehouse.writing(settings.database) as connection:
+        connection.execute(
+            "update registry.stages set changed_at = ? where model_version = ?", [now, silent]
+        ).fetchall()
+    assert checked(settings)[2]
+
+
+def test_a_missing_bar_alone_is_skew_and_old_bars_are_not_compared_again(
+    settings: Settings,
+) -> None:
+    gone = "opened_at = (select min(opened_at) + interval 50 minute from raw.served_features)"
+    change(settings, f"delete from raw.served_features where {gone}")
+    is_same, shown, _, _ = checked(settings)
+    assert (is_same, shown["missing"], exit_code()) == (False, 1, 1)
+    with warehouse.reading(settings.database) as connection:
+        assert {row.missing for row in skew(connection, days=1)} == {0}
+        assert {row.rows for row in predictions(connection, days=1)} == {288}
 
 
 def test_where_nothing_was_served_the_checks_pass_and_the_command_says_what_to_run(

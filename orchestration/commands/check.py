@@ -61,7 +61,11 @@ def leaks(cut_off: CutOffs = None, model: Models = None) -> None:
 
 
 @app.command()
-def skew() -> None:
+def skew(
+    days: Annotated[
+        int, typer.Option(min=1, help="How many days before the last bar served are compared.")
+    ] = 7,
+) -> None:
     """Compare what `tapehouse serve` said with what the batch computes for the same bars.
 
     Per feature: how many values differ, are missing or too many, the worst difference, and how
@@ -69,21 +73,21 @@ def skew() -> None:
     answers, how many bars it was asked about, and when the last one closed. Run
     `tapehouse land` and `dbt build` first, so that both have the same bars.
 
-    Exit code 0: no difference. 1: values differ, or nothing was served yet.
+    Exit code 0: no difference. 1: values differ, bars are missing or too many, or nothing was
+    served yet.
     """
     from ingest.settings import Settings
     from ingest.warehouse import reading
-    from orchestration.skew import print_skew
+    from orchestration.skew import print_skew, wrong
     from serving.skew import predictions
     from serving.skew import skew as compare
 
     settings = Settings()
     with reading(settings.database, timeout_s=settings.writer_timeout_s) as connection:
-        features, answers = compare(connection), predictions(connection)
+        features = compare(connection, days=days)
+        answers = predictions(connection, days=days)
     print_skew(features, answers)
-    if any(row.mismatches or row.extra for row in features) or any(
-        row.mismatches for row in answers
-    ):
+    if wrong(features, answers):
         raise typer.Exit(1)
 
 
