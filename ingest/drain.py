@@ -106,6 +106,15 @@ def waiting(directory: Path) -> int:
         return sum(len(frames) for frames in iter(reader.read, []))
 
 
+def waiting_since(directory: Path) -> datetime | None:
+    """Return when the oldest frame of a log was heard that has not landed, if there is one."""
+    note = directory / _NOTE
+    cursor = Cursor.parse(note.read_text()) if note.exists() else START
+    with SegmentReader(directory, cursor) as reader:
+        frames = reader.read(limit=1)
+    return _EPOCH + timedelta(microseconds=frames[0].received_at) if frames else None
+
+
 def _note(directory: Path, cursor: Cursor) -> None:
     partial = directory / f"{_NOTE}.{os.getpid()}"
     partial.write_text(str(cursor))

@@ -21,11 +21,14 @@ class Close:
         Close of the newest.
     missing : int
         Symbols that were there at the close before and have not come.
+    is_again : bool
+        Whether bars of that close were given out before.
     """
 
     changed: datetime
     closed_at: datetime
     missing: int
+    is_again: bool = False
 
 
 @dataclass
@@ -96,7 +99,8 @@ class Closes:
             if not is_again:
                 self._expected = set(heard)
                 self._last_closed_at = end
-            return Close(self._changed.pop(end), end, 0 if is_again else len(missing))
+            missed = 0 if is_again else len(missing)
+            return Close(self._changed.pop(end), end, missed, is_again)
         return None
 
     def skip_to(self, ended: Mapping[datetime, set[str]]) -> None:

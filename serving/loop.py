@@ -327,6 +327,8 @@ class Loop:
         results = self._features.refresh(close.changed, until=close.closed_at)
         computed = time.perf_counter()
         health.SIGNAL_SECONDS.labels("features").observe(computed - begun)
+        if close.is_again:
+            health.LATE_BARS.labels("late or again").inc()
         if close.missing:
             health.LATE_BARS.labels("missing").inc(close.missing)
             _log.warning("bars missing", closed_at=str(close.closed_at), symbols=close.missing)

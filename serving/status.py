@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from ingest import health, warehouse
-from ingest.drain import waiting
+from ingest.drain import waiting, waiting_since
 from ingest.health import Process
 from ingest.settings import Settings
 
@@ -16,6 +16,8 @@ SILENCE = {
     "recorder": ("last_frame", 60.0, "heard nothing"),
     "loop": ("last_bar", 3900.0, "computed no bar"),
 }
+#: What the loop said lands within minutes, but for a build of hours.
+UNLANDED_S = 4 * 3600.0
 _SAMPLE = re.compile(r"(?P<name>\w+)(?:\{(?P<labels>.*)\})?")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _BREAKER = {0: "closed", 1: "half-open", 2: "open"}
@@ -74,7 +76,10 @@ def status(
     lines.append(_warehouse(settings))
     outbox = waiting(settings.outbox_directory)
     lines.append(Line("outbox", f"{outbox:,} wait" if outbox else "landed", "", ""))
-    for process in found:
+    since = waiting_since(settings.outbox_directory)
+    if since and (waited_s := (now - since).total_seconds()) > UNLANDED_S:
+        problems.append(f"the outbox has waited for {waited_s:.0f} s: nothing lands")
+    for process in (each for each in found if each.is_running):
         services, wrong = _services(process.metrics)
         lines += services
         problems += wrong

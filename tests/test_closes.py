@@ -23,7 +23,7 @@ def test_a_symbol_that_was_late_once_is_waited_for_at_the_next_close() -> None:
     assert closes.due(five) is None
     assert closes.due(five + WAIT) == Close(NINE, five, 1)
     closes.add([kline("B", five, five + 2 * WAIT)])
-    assert closes.due(five + 2 * WAIT) == Close(NINE, five, 0)
+    assert closes.due(five + 2 * WAIT) == Close(NINE, five, 0, is_again=True)
     closes.add([kline("A", ten, ten)])
     assert closes.due(ten) is None
     closes.add([kline("B", ten, ten)])
@@ -51,3 +51,23 @@ def test_bars_of_two_lengths_begin_after_the_newest_end_of_both() -> None:
     assert closes.due(ten) is None
     closes.add([kline("B", ten, ten)])
     assert closes.due(ten) == Close(NINE + 5 * MINUTE, ten, 0)
+
+
+def test_a_clock_that_is_set_back_keeps_no_symbol_waiting() -> None:
+    closes = Closes((5,), WAIT)
+    closes.skip_to({NINE: {"A", "B"}})
+    five = NINE + 5 * MINUTE
+    closes.add([kline("A", five, five + 60 * MINUTE)])
+    assert closes.due(five) == Close(NINE, five, 1)
+
+
+def test_a_bar_of_the_future_is_not_given_out_before_its_time_and_keeps_nothing_waiting() -> None:
+    closes = Closes((5,), WAIT)
+    closes.skip_to({NINE: {"A"}})
+    five, later = NINE + 5 * MINUTE, NINE + 35 * MINUTE
+    closes.add([kline("A", later, NINE)])
+    assert closes.due(NINE) is None
+    assert not closes.is_waiting(NINE)
+    closes.add([kline("A", five, five)])
+    assert closes.due(five) == Close(NINE, five, 0)
+    assert closes.due(later) == Close(later - 5 * MINUTE, later, 0)

@@ -122,7 +122,8 @@ def test_the_status_tells_who_runs_who_is_silent_who_was_killed_and_who_holds_th
 
 def test_the_outbox_counts_what_has_not_landed_also_while_the_warehouse_is_held() -> None:
     settings = Settings()
-    started = [outbox.started({f"version {number}": number}, at=number) for number in range(3)]
+    now_us = int(datetime.now(UTC).timestamp() * 1e6)
+    started = [outbox.started({f"version {number}": 0}, at=now_us) for number in range(3)]
     with SegmentWriter(settings.outbox_directory) as writer:
         writer.append_all(started[:2])
         assert waiting(settings.outbox_directory) == 2
@@ -131,6 +132,9 @@ def test_the_outbox_counts_what_has_not_landed_also_while_the_warehouse_is_held(
         with child(HOLDER):
             writer.append(started[2])
             assert states(told()[1])["outbox"] == "1 wait"
+        assert status(settings).problems == ()
+        (problem,) = status(settings, now=datetime.now(UTC) + timedelta(hours=5)).problems
+        assert problem.startswith("the outbox has waited for 18")
     drain(settings)
     assert states(told()[1])["outbox"] == "landed"
 
@@ -151,6 +155,8 @@ def test_an_open_breaker_and_a_spent_budget_are_problems() -> None:
         assert status(settings).problems == ("service gpu has spent its budget of today",)
         (line,) = [line for line in status(settings).lines if line.name == "service gpu"]
         assert line.since == "today 2 requests, cost 0"
+    # Who has ended by itself owes nothing.
+    assert status(settings).problems == ()
 
 
 def test_the_command_serves_models_until_it_is_told_to_stop() -> None:
