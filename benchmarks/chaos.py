@@ -2,9 +2,9 @@
 
 `python benchmarks/chaos.py --kills 200 --seed 1`: recorder, scoring loop and landing run against
 the simulator with its faults on and a fast clock. Again and again one of them is killed (SIGKILL)
-and started anew; sometimes another process holds the warehouse. Then everything is landed, and
-compared with what the exchange had to say and with what the batch computes. Exit code 1: something
-was lost, doubled or different.
+and started anew, at once or after a while, or stands still for a random time; sometimes another
+process holds the warehouse. Then everything is landed, and compared with what the exchange had to
+say and with what the batch computes. Exit code 1: something was lost, doubled or different.
 """
 
 import os
@@ -101,6 +101,8 @@ def _torment(
             changed_at = time.monotonic()
         time.sleep(random.uniform(0.0, 2.0 * pause))
         crew.kill(random)
+        if random.random() < 0.1:
+            crew.pause(random)
         if number % 20 == 0:
             console.print(f"{_since(begun)} {number} kills; {crew.told()}")
     time.sleep(pause)

@@ -30,6 +30,8 @@ INTERVAL = timedelta(minutes=5)
 PATIENCE_S = 60.0
 COMPILATION_S = 300.0
 _HOLDING_S = 2.0
+#: Who is killed is down, and who is paused stands still, for so long at most.
+LONGEST_PAUSE_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class Crew:
 
     stage: Stage
     kills: Counter[str] = field(default_factory=Counter)
+    pauses: Counter[str] = field(default_factory=Counter)
     crashes: list[str] = field(default_factory=list)
     _living: dict[str, Any] = field(default_factory=dict)
 
@@ -204,10 +207,21 @@ class Crew:
         process.kill()
         process.join()
         self.kills[role] += 1
+        if random.random() < 0.15:
+            time.sleep(random.uniform(0.0, LONGEST_PAUSE_S))
         if role != "holder":
             self._start(role)
         if "holder" not in self._living and random.random() < 0.1:
             self._start("holder")
+
+    def pause(self, random: Random) -> None:
+        """Have one of the processes stand still for a while, as on a machine that sleeps."""
+        self._note_crashes()
+        role = random.choice(list(self._living))
+        os.kill(self._living[role].pid, signal.SIGSTOP)
+        time.sleep(random.uniform(0.0, LONGEST_PAUSE_S))
+        os.kill(self._living[role].pid, signal.SIGCONT)
+        self.pauses[role] += 1
 
     def settle(self) -> datetime:
         """Let the chain catch up undisturbed, stop it, land the rest.
@@ -235,8 +249,9 @@ class Crew:
         return end
 
     def told(self) -> str:
-        """Return how many were killed."""
-        return ", ".join(f"{count} {role}" for role, count in sorted(self.kills.items()))
+        """Return how many were killed, and how many paused."""
+        killed = ", ".join(f"{count} {role}" for role, count in sorted(self.kills.items()))
+        return f"{killed}; {self.pauses.total()} paused"
 
     def checks(self) -> list[Check]:
         """Say whether any process ended without being killed."""

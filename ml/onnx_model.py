@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _errors
 
+_UNLOADABLE = (
+    *(_errors.Fail, _errors.InvalidArgument, _errors.InvalidGraph, _errors.InvalidProtobuf),
+    *(_errors.NoSuchFile, _errors.NotImplemented, _errors.RuntimeException),
+)
 INPUT = "features"
 REGISTER_ROWS = 16
 
@@ -26,14 +31,22 @@ def session(onnx: bytes, *, providers: Sequence[str] = ()) -> onnxruntime.Infere
     providers : sequence of str
         ONNX Runtime's, the preferred first, such as CUDAExecutionProvider; what they cannot do
         the processor does.
+
+    Raises
+    ------
+    ValueError
+        If it is no model, or none that can run here.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        onnx, options, providers=[*providers, "CPUExecutionProvider"]
-    )
+    try:
+        return onnxruntime.InferenceSession(
+            onnx, options, providers=[*providers, "CPUExecutionProvider"]
+        )
+    except _UNLOADABLE as error:
+        raise ValueError(f"ONNX Runtime cannot load the model: {error}") from error
 
 
 def outputs(

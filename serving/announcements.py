@@ -8,7 +8,7 @@ from http.client import HTTPException
 from types import TracebackType
 from typing import Self
 from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import orjson
 from pydantic import SecretStr
@@ -26,6 +26,16 @@ LONGEST_PAUSE_S = 5.0
 PENDING = 10_000
 _TRY_AGAIN = {408, 425, 429}
 _log = logs.logger("loop")
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Has an answer that sends elsewhere be an error: what is posted goes nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Follow nobody."""
+
+
+_open = build_opener(_NoRedirects).open
 
 
 class _FailedError(RuntimeError):
@@ -143,7 +153,7 @@ class Announcements:
         headers = {"Content-Type": "application/json"}
         request = Request(self._webhook.get_secret_value(), text, headers)  # noqa: S310
         try:
-            with urlopen(request, timeout=self._timeout_s):  # noqa: S310
+            with _open(request, timeout=self._timeout_s):
                 pass
         except HTTPError as error:
             with error:

@@ -4,6 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 #: Klines that end so much later than it is are not believed before.
 AHEAD = timedelta(minutes=1)
 _EPOCH = datetime(1970, 1, 1)
@@ -107,3 +110,33 @@ class Closes:
         """Take bars as computed already; their symbols by the moments at which they ended."""
         if ended and (newest := max(ended)) > self._last_closed_at:
             self._last_closed_at, self._expected = newest, set(ended[newest])
+
+
+def newest_ends(
+    bars: pa.Table, intervals: Iterable[int], *, until: datetime
+) -> dict[datetime, set[str]]:
+    """Return the symbols of the newest two bars of each length, by the moments of their ends.
+
+    Parameters
+    ----------
+    bars : pyarrow.Table
+        With symbol, interval_minutes and opened_at.
+    intervals : iterable of int
+        The lengths, in minutes.
+    until : datetime
+        Bars that end later are not believed; naive UTC.
+    """
+    ended: dict[datetime, set[str]] = {}
+    for minutes in intervals:
+        width = timedelta(minutes=minutes)
+        last = pa.scalar(until - width, pa.timestamp("us"))
+        is_past = pc.less_equal(bars["opened_at"], last)
+        own = bars.filter(pc.and_(pc.equal(bars["interval_minutes"], minutes), is_past))
+        if not len(own):
+            continue
+        first = pa.scalar(pc.max(own["opened_at"]).as_py() - width, pa.timestamp("us"))
+        own = own.filter(pc.greater_equal(own["opened_at"], first))
+        columns = (own[name].to_pylist() for name in ("symbol", "opened_at"))
+        for symbol, opened_at in zip(*columns, strict=True):
+            ended.setdefault(opened_at + width, set()).add(symbol)
+    return ended

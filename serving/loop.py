@@ -17,7 +17,8 @@ from ingest import health, logs
 from ingest.intervals import INTERVALS_US, MINUTE_US
 from ingest.segments import START, Cursor, Frame, SegmentReader
 from ingest.settings import Settings
-from serving.bars import AHEAD, Close, Closes
+from serving.bars import AHEAD, Close, Closes, newest_ends
+from serving.late import LateKlines
 from serving.models import Probabilities
 from serving.online import LATE_BARS, OnlineFeatures
 from serving.outbox import REPEATED, Outbox
@@ -36,10 +37,6 @@ PLAN_S = 1.0
 TIDY_S = 60.0
 #: Frames may be so much newer than the clock.
 CLOCK_STEP = timedelta(seconds=5)
-#: A loop that left klines out begins anew after so many seconds without another one, and only so
-#: long after it began.
-QUIET_S = 5.0
-RENEWED_S = 300.0
 #: The first symbol of a close waits so long for the others.
 STRAGGLERS = timedelta(milliseconds=250)
 BARS_MODEL = "int_bars"
@@ -88,10 +85,7 @@ class Loop:
     ) -> None:
         self._on_said = on_said
         self._made_up_from = late_from
-        #: The opening of the first bar of which this loop left klines out.
-        self.late_from: datetime | None = None
-        self._left_out: set[str] = set()
-        self._late_at = self._begun_at = time.monotonic()
+        self._late = LateKlines(timedelta(minutes=max(prepared.intervals)))
         self.prepared = prepared
         self._after = after
         self._promoted: queue.SimpleQueue[Prepared] = queue.SimpleQueue()
@@ -149,14 +143,14 @@ class Loop:
         rows = {relation: pa.concat_tables(some) for relation, some in parts.items()}
         results = self._features.start(rows, now=self._now())
         bars = results[BARS_MODEL]
-        closed_at = self._resume(self._ended(bars))
+        intervals = self.prepared.intervals
+        closed_at = self._resume(newest_ends(bars, intervals, until=self._clock() + AHEAD))
         recent = self._clock().replace(tzinfo=UTC) - REPEATED
         for signal in self._outbox.unannounced:
             if signal["served_at"] >= recent:
                 self._tell(signal)
         ended = {name: _closed_until(rows, closed_at) for name, rows in results.items()}
         self._say(ended, heard_at=self._now())
-        self._begun_at = time.monotonic()
         _log.info("started", models=len(self.prepared.asked), bars=len(bars))
 
     def _resume(self, ended: dict[datetime, set[str]]) -> datetime:
@@ -174,26 +168,6 @@ class Loop:
         self._closes.add((symbol, newest - minute, 1, now) for symbol in sorted(symbols))
         return max(ended, default=_EPOCH)
 
-    def _ended(self, bars: pa.Table) -> dict[datetime, set[str]]:
-        """Return the symbols of the newest two bars of each length that is asked for, by end."""
-        ended: dict[datetime, set[str]] = {}
-        present = self._clock() + AHEAD
-        for minutes in self.prepared.intervals:
-            width = timedelta(minutes=minutes)
-            is_own = pc.and_(
-                pc.equal(bars["interval_minutes"], minutes),
-                pc.less_equal(bars["opened_at"], pa.scalar(present - width, pa.timestamp("us"))),
-            )
-            own = bars.filter(is_own)
-            if len(own):
-                first = pa.scalar(pc.max(own["opened_at"]).as_py() - width, pa.timestamp("us"))
-                own = own.filter(pc.greater_equal(own["opened_at"], first))
-                for symbol, opened_at in zip(
-                    own["symbol"].to_pylist(), own["opened_at"].to_pylist(), strict=True
-                ):
-                    ended.setdefault(opened_at + width, set()).add(symbol)
-        return ended
-
     def adopt(self, prepared: Prepared) -> None:
         """Have `run` go on with other models, thresholds or rules; from any thread."""
         self._promoted.put(prepared)
@@ -210,7 +184,7 @@ class Loop:
         while not self._stop.is_set():
             if successor := self.follow_promotions():
                 return successor
-            if self._is_to_be_renewed():
+            if self._late.is_over():
                 return self.prepared
             if not self.step():
                 self._stop.wait(POLL_S)
@@ -236,10 +210,10 @@ class Loop:
         """The close of the newest bars that were computed, naive UTC."""
         return self._closes.last_closed_at
 
-    def _is_to_be_renewed(self) -> bool:
-        now = time.monotonic()
-        is_over = now - self._late_at >= QUIET_S and now - self._begun_at >= RENEWED_S
-        return self.late_from is not None and is_over
+    @property
+    def late_from(self) -> datetime | None:
+        """The opening of the first bar of which this loop left klines out, naive UTC."""
+        return self._late.opened_at
 
     def stop(self, *_: object) -> None:
         """Have `run` return once what it is doing is done."""
@@ -304,21 +278,8 @@ class Loop:
                 )
 
     def _in_time(self, klines: pa.Table) -> pa.Table:
-        """Leave out symbols of which klines come too late, until a new loop makes up for them."""
-        width = timedelta(minutes=max(self.prepared.intervals))
         first = self._features.complete_from(self._sources["klines"])
-        oldest = self._clock() - CATCH_UP
-        columns = (klines[name].to_pylist() for name in ("symbol", "open_time"))
-        for symbol, opened_at in zip(*columns, strict=True):
-            opened_at = opened_at.replace(tzinfo=None)
-            if oldest < opened_at < first:
-                self.late_from = min(self.late_from or opened_at, opened_at - width)
-                self._late_at = time.monotonic()
-                self._left_out.add(symbol)
-        if not self._left_out:
-            return klines
-        is_left_out = pc.is_in(klines["symbol"], pa.array(self._left_out, pa.string()))
-        return klines.filter(pc.invert(is_left_out))
+        return self._late.in_time(klines, first, oldest=self._clock() - CATCH_UP)
 
     def _close(self, close: Close) -> None:
         heard_at = self._now()

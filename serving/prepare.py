@@ -132,6 +132,9 @@ def prepare(settings: Settings, *, now: datetime, timeout_s: float) -> Prepared:
     with reading(database, timeout_s=timeout_s) as connection:
         votes = sorted({each.dataset for each in asked if each.is_stacked})
         decisions = Decisions(full, _signal_models(connection, full, asked), votes, connection)
+        if _state(connection) != read:
+            # Built or promoted meanwhile, or read from the readers' copy: it is looked at again.
+            read = ""
     return Prepared(asked, full_chain, planned, tuple(sorted(intervals)), decisions, signals, read)
 
 

@@ -94,7 +94,7 @@ class Promotions:
             return
         except (
             *(NotReadyError, ModelMissingError, UnboundedError, CompilationError),
-            *(ValueError, duckdb.Error),
+            *(ValueError, OSError, duckdb.Error),
         ) as error:
             _log.error("not taken up", error=str(error))
             self._known = found

@@ -52,7 +52,12 @@ def receiving(receiver: Receiver) -> Iterator[SecretStr]:
                 self.close_connection = True
             elif isinstance(then, int):
                 self.send_response(then)
+                self.send_header("Location", "/login")
                 self.end_headers()
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
 
         def log_message(self, *arguments: object) -> None:
             pass
@@ -123,16 +128,18 @@ def test_a_webhook_that_does_not_answer_delays_nobody_and_loses_nothing() -> Non
 def test_what_is_refused_for_good_or_for_too_long_is_dropped_and_the_next_goes_on(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    receiver = Receiver(404, *[500] * 5)
+    receiver = Receiver(302, 404, *[500] * 5)
     with receiving(receiver) as address, Announcements(address, tried_for_s=0.0) as told:
+        told.tell(signal(9))
         told.tell(signal(0))
         told.tell(signal(1))
-        receiver.wait_for(lambda: receiver.requests == 2)
+        receiver.wait_for(lambda: receiver.requests == 3)
         receiver.behaviours.clear()
         told.tell(signal(2))
         receiver.wait_for(lambda: len(receiver.accepted) == 1)
     assert receiver.accepted == [signal(2)]
     text = capsys.readouterr().err
+    assert "it answered 302" in text
     assert "it answered 404" in text
     assert "it answered 500" in text
 

@@ -1,6 +1,7 @@
 """The scoring loop says what the batch says, once, on disk before anybody hears of it."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from ingest import warehouse
+from ingest import health, warehouse
 from ingest.settings import Settings
 from ingest.simulator import Market
 from ml import onnx_model, registry
@@ -208,6 +209,7 @@ def test_a_late_symbol_is_scored_when_it_comes_and_a_correction_changes_no_signa
         if frame.stream == "ethusdt@kline_1m" and f'"t":{first_close - 60}000' in str(frame.payload)
     ]
     assert len(held) == 1
+    counted = late_bars()
     later = at(held[0].received_at) + timedelta(minutes=3)
     on_time = [frame for frame in tape.frames if frame not in held]
     before = [frame for frame in on_time if at(frame.received_at) < later]
@@ -215,7 +217,9 @@ def test_a_late_symbol_is_scored_when_it_comes_and_a_correction_changes_no_signa
         tape.play(loop, before)
         after_first = tape.said()["champions"]
         assert [row[0] for row in after_first] == ["BTCUSDT"]
+        assert late_bars() - counted == {"missing": 1}
         tape.play(loop, [held[0]._replace(received_at=before[-1].received_at)])
+        assert late_bars() - counted == {"missing": 1, "late or again": 1}
         tape.play(loop, on_time[len(before) :])
         assert tape.said() == tape.expected
         last = next(frame for frame in reversed(on_time) if "btcusdt@kline" in frame.stream)
@@ -229,7 +233,7 @@ def test_klines_that_come_too_late_to_be_computed_have_the_loop_begin_anew(
     for module in (loops, online):
         monkeypatch.setattr(module, "LATE_BARS", timedelta(minutes=2))
     for name in ("QUIET_S", "RENEWED_S"):
-        monkeypatch.setattr(loops, name, 0.0)
+        monkeypatch.setattr(f"serving.late.{name}", 0.0)
     half = tape.start + timedelta(minutes=11)
     held = [
         frame
@@ -238,6 +242,7 @@ def test_klines_that_come_too_late_to_be_computed_have_the_loop_begin_anew(
     ]
     on_time = [frame for frame in tape.frames if frame not in held]
     before = [frame for frame in on_time if at(frame.received_at) < half]
+    counted = late_bars()
     with tape.loop(prepared) as loop:
         tape.play(loop, before)
         assert loop.late_from is None
@@ -245,6 +250,7 @@ def test_klines_that_come_too_late_to_be_computed_have_the_loop_begin_anew(
         assert loop.late_from is not None
         assert loop.late_from <= tape.start
         assert loop.run() is prepared
+    assert (late_bars() - counted)["klines too late"] == len(held)
     assert {row[0] for row in tape.said()["champions"]} == {"BTCUSDT"}
     with tape.loop(prepared, late_from=loop.late_from) as loop:
         tape.play(loop, on_time[len(before) :])
@@ -310,6 +316,13 @@ def test_a_loop_that_begins_amid_a_close_waits_for_the_other_symbols(
         assert said == set(SYMBOLS)
         tape.play(loop, tape.frames[len(before) + 1 :])
     assert tape.said() == tape.expected
+
+
+def late_bars() -> Counter[str]:
+    """What the metric of late bars counts, by kind."""
+    (metric,) = health.LATE_BARS.collect()
+    some = (each for each in metric.samples if each.name.endswith("_total"))
+    return Counter({each.labels["kind"]: int(each.value) for each in some})
 
 
 def key(signal: Any) -> tuple[Any, ...]:
