@@ -104,6 +104,7 @@ class Loop:
         self._outbox = self._exit.enter_context(Outbox(settings.outbox_directory, prepared.signals))
         self._closes = Closes(prepared.intervals, STRAGGLERS)
         self._heard_us = 0
+        self._candle_at: datetime | None = None
         self._advanced_at = 0.0
         self._advanced_until = _EPOCH
         self._is_planned = True
@@ -265,7 +266,8 @@ class Loop:
             rows = self._features.add(self._sources[kind], rows)
             if heard > len(rows):
                 health.LATE_BARS.labels(f"{kind} too late").inc(heard - len(rows))
-            if kind == "klines":
+            if kind == "klines" and len(rows):
+                self._candle_at = pc.max(rows["received_at"]).as_py().replace(tzinfo=None)
                 columns = (rows[name].to_pylist() for name in ("symbol", "open_time", "interval"))
                 self._closes.add(
                     (
@@ -338,7 +340,7 @@ class Loop:
         self._outbox.say(signals, said.features(signals, served_at=served_at), at=served_at)
         self._on_said()
         health.SIGNAL_SECONDS.labels("durable").observe(time.perf_counter() - asked)
-        total = (self._clock() - heard_at).total_seconds()
+        total = (self._clock() - (self._candle_at or heard_at)).total_seconds()
         health.SIGNAL_SECONDS.labels("total").observe(max(total, 0))
         health.LAST_SIGNAL.set_to_current_time()
         bars = signals.group_by(["exchange", "market", "symbol", "interval_minutes", "opened_at"])

@@ -41,6 +41,7 @@ MOVED = {
         """case "interval" when '1m' then 60 when '5m' then 300 else 0 end""",
     ),
     "trades": ("transact_time", "market, symbol", "300"),
+    "books": ("transact_time", "market, symbol", "300"),
     "liquidations": ("trade_time", "exchange", "300"),
 }
 #: A close is computed so long after it; what comes live comes within 20 seconds.
@@ -249,4 +250,5 @@ def judge(compared: duckdb.DuckDBPyConnection, name: str, exchange: str) -> None
     assert bars > 0
     known = compared.sql(f"select {', '.join(f'count({column})' for column in columns)} from batch")
     share = sum(count > 0 for count in known.fetchall()[0]) / len(columns)
+    print("SHARE", exchange, name, share)
     assert share >= (0.9 if exchange == "binance" else 0.0)

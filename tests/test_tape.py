@@ -1,11 +1,17 @@
 """Frames become the rows that landing makes of them, also where a message is unlike the others."""
 
+import gzip
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 
 import orjson
 import pytest
 
+from ingest import messages
+from ingest.kinds import KINDS
 from ingest.segments import Frame
+from ingest.validation import Origin, check
 from serving.tape import Tape
 
 MINUTE_MS = 60_000
@@ -70,3 +76,25 @@ def test_a_candle_that_is_said_to_have_closed_in_the_future_is_left_out(tape: Ta
     ahead = kline(59)._replace(received_at=OPENED_MS * 1000)
     wrong = kline(61)._replace(received_at=OPENED_MS * 1000)
     assert len(taken(tape, "klines", kline(0), ahead, wrong)) == 2
+
+
+def test_recordings_of_the_exchange_are_read_as_landing_reads_them(
+    shared_data: Path, tape: Tape
+) -> None:
+    frames = []
+    for path in sorted((shared_data / "raw_captures").glob("*.gz")):
+        for line in gzip.decompress(path.read_bytes()).splitlines():
+            start = line.find(b"{")
+            if start >= 0 and b"wss://" not in line[:start]:
+                stream = orjson.loads(line[start:]).get("stream", "")
+                frames.append(Frame(OPENED_MS * 1000, stream, line[start:].strip()))
+    tape.add(frames)
+    found = tape.take()
+    parsed = messages.rows(frames).tables
+    origin = Origin("binance", "um", "websocket:serve", datetime.now(UTC))
+    for kind in ("klines", "trades"):
+        landed = check(KINDS[kind], parsed[kind], origin).rows  # type: ignore[index]
+        if kind == "klines":
+            landed = landed.filter(landed["is_closed"])
+        assert found[kind].equals(landed)  # type: ignore[index]
+        assert len(landed) > 0
