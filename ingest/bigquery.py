@@ -29,6 +29,7 @@ _ARROW_TYPES = {
     "NUMERIC": pa.decimal128(38, 9),
     "DATE": pa.date32(),
 }
+_RAISED = (GoogleAPIError, GoogleAuthError, requests.RequestException, ConnectionError)
 Parameter = bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter
 
 
@@ -217,7 +218,7 @@ def told(doing: str) -> Iterator[None]:
     """Turn what Google's client raises, when its retries have ended, into one line."""
     try:
         yield
-    except (GoogleAPIError, GoogleAuthError, requests.RequestException) as error:
+    except _RAISED as error:
         raise CloudError(f"{doing}: {getattr(error, 'message', error)}") from error
 
 

@@ -239,6 +239,7 @@ def test_a_stream_that_cannot_be_committed_is_not_taken_for_one_that_was(
         RetryError("too long", None),
         RefreshError("the token was revoked"),
         requests.ConnectionError("no network"),
+        ConnectionResetError("the other side ended it"),
     ],
 )
 def test_what_the_client_raises_is_told_in_a_line(error: Exception) -> None:
