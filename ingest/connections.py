@@ -100,6 +100,14 @@ async def follow(
         is replaced, and how long it is heard beside its successor.
     """
     closing: set[asyncio.Task[None]] = set()
+    old: list[Any] = []
+
+    def tell(event: str, number: int, remark: str) -> None:
+        on_event(event, number, remark)
+        while event == "connected" and old:
+            closing.add(task := asyncio.create_task(_close_later(old.pop(), overlap_s)))
+            task.add_done_callback(closing.discard)
+
     try:
         while True:
             attempts = AsyncRetrying(
@@ -108,13 +116,14 @@ async def follow(
             )
             async for attempt in attempts:
                 with attempt:
-                    old = await _hear(
-                        market, address, next(numbers), on_text, on_event, silence_s, renew_s
+                    outlived = await _hear(
+                        market, address, next(numbers), on_text, tell, silence_s, renew_s
                     )
-            if old:
-                closing.add(task := asyncio.create_task(_close_later(old, overlap_s)))
-                task.add_done_callback(closing.discard)
+            if outlived:
+                old.append(outlived)
     finally:
+        for exchange in old:
+            await _close(exchange)
         for task in closing:
             task.cancel()
         if closing:
