@@ -1,8 +1,44 @@
-{# When a row of a series and all rows before it had arrived; a value computed from them was not known sooner. In any order of rows the same. #}
-{% macro arrived_with_all_before(available_at) -%}
-    max({{ available_at }}) over (
-        partition by exchange, market, symbol, interval_minutes
-        order by opened_at
-        rows between unbounded preceding and current row
-    )
+{#
+    The largest so far of a moment of a series, in rows that the CTE before has sorted by `series_key` and `opened_at`; of the first row
+    of a series it is not NULL. DuckDB reads sorted rows as they come, on from one series to the next, so there the number of the
+    series comes first in what is compared.
+#}
+{% macro latest_so_far(moment) %}{{ return(adapter.dispatch('latest_so_far', 'tapehouse')(moment)) }}{% endmacro %}
+
+{% macro default__latest_so_far(moment) -%}
+    make_timestamp(cast(
+        max(cast(series_key as hugeint) * 4611686018427387904 + epoch_us({{ moment }}))
+            over (rows between unbounded preceding and current row)
+        % 4611686018427387904 as bigint
+    ))
+{%- endmacro %}
+
+{% macro bigquery__latest_so_far(moment) -%}
+    max({{ moment }}) over (partition by series_key order by opened_at rows between unbounded preceding and current row)
+{%- endmacro %}
+
+
+{# A column some bars before in rows that the CTE before has sorted by `series_key` and `opened_at`; NULL before the series begins. #}
+{% macro earlier_in_series(column, bars=1) %}
+    {{- return(adapter.dispatch('earlier_in_series', 'tapehouse')(column, bars)) -}}
+{% endmacro %}
+
+{% macro default__earlier_in_series(column, bars) -%}
+    case when lag(series_key, {{ bars }}) over () = series_key then lag({{ column }}, {{ bars }}) over () end
+{%- endmacro %}
+
+{% macro bigquery__earlier_in_series(column, bars) -%}
+    lag({{ column }}, {{ bars }}) over (partition by series_key order by opened_at)
+{%- endmacro %}
+
+
+{# A column of the next row of a series in rows that the CTE before has sorted by `series_key` and `opened_at`; NULL at its end. #}
+{% macro later_in_series(column) %}{{ return(adapter.dispatch('later_in_series', 'tapehouse')(column)) }}{% endmacro %}
+
+{% macro default__later_in_series(column) -%}
+    case when lead(series_key) over () = series_key then lead({{ column }}) over () end
+{%- endmacro %}
+
+{% macro bigquery__later_in_series(column) -%}
+    lead({{ column }}) over (partition by series_key order by opened_at)
 {%- endmacro %}

@@ -10,6 +10,8 @@
 {% set flows = ['ofi_1', 'ofi_5', 'ofi_1_rel', 'ofi_5_rel'] %}
 {% set summaries = [] %}
 {% for state in states %}{% do summaries.extend([state ~ '_mean', state ~ '_mid']) %}{% endfor %}
+{% set shown = ['book_opened_at', 'book_available_at', 'imbalance_5', 'depth_5', 'depth_20'] %}
+{% set staleness = var('book_staleness_bars') %}
 {% set changed = changed_from() if is_incremental() %}
 
 with
@@ -64,47 +66,70 @@ earlier as (
 
 {% endif %}
 
-latest_books as (
+{# What looks back sees the few columns that it needs; the others join afterwards. #}
+own_books as (
 
     select
         bars.*,
-        case
-            when {{ minutes_between('max(books.book_opened_at) over recent_bars', 'bars.opened_at') }}
-                <= {{ var('book_staleness_bars') }} * bars.interval_minutes
-                then max(books.book_opened_at) over recent_bars
-        end as book_opened_at
-
+        {{ series_key('bars') }} as series_key,
+        {% for column in shown -%}
+            books.{{ column }} as own_{{ column }}{{ ',' if not loop.last }}
+        {% endfor %}
     from bars
-    left join books
-        on bars.exchange = books.exchange
-        and bars.market = books.market
-        and bars.symbol = books.symbol
-        and bars.interval_minutes = books.interval_minutes
-        and bars.opened_at = books.book_opened_at
+    left join books on {{ series_key('bars') }} = {{ series_key('books') }} and bars.opened_at = books.book_opened_at
 
-    window recent_bars as (
-        partition by bars.exchange, bars.market, bars.symbol, bars.interval_minutes
-        order by bars.opened_at
-        rows between {{ var('book_staleness_bars') }} preceding and current row
-    )
+    order by series_key, bars.opened_at
 
 ),
 
-{# Windows see the few columns that they need; the others join afterwards. #}
+latest_books as (
+
+    select
+        *,
+        case
+            {% for age in range(1 + staleness) -%}
+                when
+                    {{ earlier_in_series('own_book_opened_at', age) if age else 'own_book_opened_at' }}
+                    >= {{ add_minutes('opened_at', '-' ~ staleness ~ ' * interval_minutes') }}
+                    then {{ age }}
+            {% endfor -%}
+        end as book_age
+
+    from own_books
+
+),
+
+shown_books as (
+
+    select
+        *,
+        {% for column in shown -%}
+            case
+                book_age
+                {% for age in range(1 + staleness) -%}
+                    when {{ age }} then {{ earlier('own_' ~ column, age) if age else 'own_' ~ column }}
+                {% endfor -%}
+            end as shown_{{ column }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from latest_books
+
+),
+
 changes as (
 
     select
-        latest_books.*,
-        {{ arrived_with_all_before('greatest(available_at, coalesce(book_available_at, available_at))') }} as seen_at,
+        {{ series | join(',\n        ') }},
+        opened_at,
+        available_at,
+        shown_book_opened_at as book_opened_at,
+        book_age,
+        {{ latest_so_far('greatest(available_at, coalesce(shown_book_available_at, available_at))') }} as seen_at,
         {% for column in ['imbalance_5', 'depth_5', 'depth_20'] -%}
-            lag(books.{{ column }}) over by_series as previous_{{ column }},
-            case when book_opened_at = opened_at and bars_in_run > 1 then books.{{ column }} end
-            - lag(books.{{ column }}) over by_series as {{ column }}_change{{ ',' if not loop.last }}
+            {% set previous = lag_in_run('shown_' ~ column, 1) -%}
+            {{ previous }} as previous_{{ column }},
+            case when book_age = 0 then shown_{{ column }} - {{ previous }} end as {{ column }}_change{{ ',' if not loop.last }}
         {% endfor %}
-    from latest_books
-    left join books using (exchange, market, symbol, interval_minutes, book_opened_at)
-
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    from shown_books
 
 ),
 
@@ -124,7 +149,7 @@ final as (
                 as {{ side }}_pressure_rel,
         {% endfor -%}
         {% for column in summaries + flows -%}
-            case when book_opened_at = opened_at then {{ column }} end as {{ column }},
+            case when book_age = 0 then {{ column }} end as {{ column }},
         {% endfor -%}
         {% for levels in [5, 20] -%}
             {% set change = 'depth_' ~ levels ~ '_change' -%}

@@ -51,16 +51,26 @@ klines as (
 
 ),
 
+sorted as (
+
+    select
+        *,
+        {{ series_key() }} as series_key
+
+    from klines
+
+    order by series_key, opened_at
+
+),
+
 neighbours as (
 
     select
         *,
-        lag(opened_at) over by_series as previous_opened_at,
-        lead(opened_at) over by_series as next_opened_at
+        {{ earlier_in_series('opened_at') }} as previous_opened_at,
+        {{ later_in_series('opened_at') }} as next_opened_at
 
-    from klines
-
-    window by_series as (partition by exchange, market, symbol, interval_minutes order by opened_at)
+    from sorted
 
 ),
 
@@ -68,20 +78,12 @@ run_starts as (
 
     select
         *,
-        max(
-            case
-                when previous_opened_at = {{ add_minutes('opened_at', '-interval_minutes') }} then null
-                else starts_at
-            end
-        ) over up_to_bar as run_opened_at
+        {% set run_starts_at -%}
+            case when previous_opened_at = {{ add_minutes('opened_at', '-interval_minutes') }} then null else starts_at end
+        {%- endset -%}
+        {{ latest_so_far(run_starts_at) }} as run_opened_at
 
     from neighbours
-
-    window up_to_bar as (
-        partition by exchange, market, symbol, interval_minutes
-        order by opened_at
-        rows between unbounded preceding and current row
-    )
 
 ),
 
@@ -107,6 +109,7 @@ grid as (
 placed as (
 
     select
+        series_key,
         exchange,
         market,
         symbol,
@@ -133,7 +136,7 @@ final as (
         interval_minutes,
         opened_at,
         closed_at,
-        {{ arrived_with_all_before('coalesce(available_at, closed_at)') }} as available_at,
+        {{ latest_so_far('coalesce(available_at, closed_at)') }} as available_at,
         {{ values | join(',\n        ') }},
         bars_in_run,
         is_gap

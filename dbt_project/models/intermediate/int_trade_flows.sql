@@ -72,6 +72,7 @@ flows as (
 
     select
         *,
+        {{ series_key() }} as series_key,
         coalesce(trade_buy_volume, taker_buy_volume) as buy_volume,
         coalesce(trade_sell_volume, volume - taker_buy_volume) as sell_volume,
         coalesce(trade_quote_volume, quote_volume) as total_quote_volume,
@@ -80,7 +81,7 @@ flows as (
     from bars
     left join trades using (exchange, market, symbol, interval_minutes, opened_at)
 
-    order by exchange, market, symbol, interval_minutes, opened_at
+    order by series_key, opened_at
 
 ),
 
@@ -91,9 +92,20 @@ changes as (
         buy_volume + sell_volume as total_volume,
         buy_volume - sell_volume as net_volume,
         {{ safe_divide('buy_volume - sell_volume', 'buy_volume + sell_volume') }} as trade_imbalance,
+        {{ latest_so_far('greatest(available_at, coalesce(trades_available_at, available_at))') }} as seen_at,
         {{ lag_in_run('close_price', 1) }} as previous_close_price
 
     from flows
+
+),
+
+lagged as (
+
+    select
+        *,
+        {{ lag_in_run('trade_imbalance', 1) }} as previous_trade_imbalance
+
+    from changes
 
 ),
 
@@ -105,10 +117,7 @@ final as (
         symbol,
         interval_minutes,
         opened_at,
-        greatest(
-            {{ arrived_with_all_before('greatest(available_at, coalesce(trades_available_at, available_at))') }},
-            {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}
-        ) as available_at,
+        greatest(seen_at, {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}) as available_at,
         bars_in_run,
         close_price,
         buy_volume,
@@ -118,11 +127,11 @@ final as (
         total_trade_count,
         net_volume,
         trade_imbalance,
-        {{ lag_in_run('trade_imbalance', 1) }} as previous_trade_imbalance,
+        previous_trade_imbalance,
         close_price - previous_close_price as price_change,
         {{ safe_divide('abs(close_price / previous_close_price - 1)', 'total_quote_volume') }} as illiquidity
 
-    from changes
+    from lagged
     {% if is_incremental() %} left join earlier using (exchange, market, symbol, interval_minutes) {% endif %}
 
 )
