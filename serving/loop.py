@@ -304,11 +304,13 @@ class Loop:
         health.LAST_BAR.set(close.closed_at.replace(tzinfo=UTC).timestamp())
 
     def _is_time_to_advance(self) -> bool:
-        if time.monotonic() - self._advanced_at >= ADVANCE_S:
-            return True
         now = self._now()
         minute = now.replace(second=0, microsecond=0)
-        return self._advanced_until < minute and now - minute >= timedelta(seconds=MINUTE_S)
+        if self._advanced_until < minute and now - minute >= timedelta(seconds=MINUTE_S):
+            return True
+        # So late in a minute its end would find queries that are not planned again yet.
+        is_late = now - minute > timedelta(minutes=1, seconds=-ADVANCE_S)
+        return not is_late and time.monotonic() - self._advanced_at >= ADVANCE_S
 
     def _plan_ahead(self) -> None:
         self._features.plan_ahead()

@@ -82,6 +82,12 @@ class OnlineFeatures:
                 self._planned(step, step.refresh.sql)
                 for _ in range(SHARES if self._is_shared(step) else 1)
             ]
+        #: Of each step how many wait for it, one after the other.
+        self._waiting = dict.fromkeys(self._steps, 0)
+        for name, step in reversed(self._steps.items()):
+            for parent, other in self._steps.items():
+                if other.model.relation in self._parents[name] - {step.model.relation}:
+                    self._waiting[parent] = max(self._waiting[parent], self._waiting[name] + 1)
         self._changed: dict[str, datetime] = {}
         self._complete_from: dict[str, datetime] = {}
 
@@ -230,7 +236,8 @@ class OnlineFeatures:
         results: dict[str, pa.Table] = {}
 
         def release() -> None:
-            for name in [name for name, parents in waiting.items() if not parents]:
+            ready = [name for name, parents in waiting.items() if not parents]
+            for name in sorted(ready, key=self._waiting.__getitem__, reverse=True):
                 del waiting[name]
                 given = self._given(name, changes[name], is_shared=len(queries[name]) > 1)
                 for query, tables in zip(queries[name], given, strict=True):

@@ -42,3 +42,25 @@
 {% macro bigquery__later_in_series(column) -%}
     lead({{ column }}) over (partition by series_key order by opened_at)
 {%- endmacro %}
+
+
+{# How many bars before this one, at most so many, the latest moment lies in sorted rows of the series; NULL if it lies before `first`. #}
+{% macro age_of_latest(moment, first, bars) -%}
+    case
+        when {{ moment }} >= {{ first }} then 0
+        {% for age in range(1, bars + 1) -%}
+            when {{ earlier_in_series(moment, age) }} >= {{ first }} then {{ age }}
+        {% endfor -%}
+    end
+{%- endmacro %}
+
+
+{# A column so many bars before as the column `age` says, at most `bars`, in sorted rows; NULL where the age is NULL. #}
+{% macro earlier_by(age, column, bars) -%}
+    case {{ age }}
+        when 0 then {{ column }}
+        {% for bar in range(1, bars + 1) -%}
+            when {{ bar }} then {{ earlier(column, bar) }}
+        {% endfor -%}
+    end
+{%- endmacro %}

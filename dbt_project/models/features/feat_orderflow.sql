@@ -86,14 +86,8 @@ latest_books as (
 
     select
         *,
-        case
-            {% for age in range(1 + staleness) -%}
-                when
-                    {{ earlier_in_series('own_book_opened_at', age) if age else 'own_book_opened_at' }}
-                    >= {{ add_minutes('opened_at', '-' ~ staleness ~ ' * interval_minutes') }}
-                    then {{ age }}
-            {% endfor -%}
-        end as book_age
+        {{ age_of_latest('own_book_opened_at', add_minutes('opened_at', '-' ~ staleness ~ ' * interval_minutes'), staleness) }}
+            as book_age
 
     from own_books
 
@@ -104,12 +98,7 @@ shown_books as (
     select
         *,
         {% for column in shown -%}
-            case
-                book_age
-                {% for age in range(1 + staleness) -%}
-                    when {{ age }} then {{ earlier('own_' ~ column, age) if age else 'own_' ~ column }}
-                {% endfor -%}
-            end as shown_{{ column }}{{ ',' if not loop.last }}
+            {{ earlier_by('book_age', 'own_' ~ column, staleness) }} as shown_{{ column }}{{ ',' if not loop.last }}
         {% endfor %}
     from latest_books
 
@@ -118,11 +107,8 @@ shown_books as (
 changes as (
 
     select
-        {{ series | join(',\n        ') }},
-        opened_at,
-        available_at,
+        *,
         shown_book_opened_at as book_opened_at,
-        book_age,
         {{ latest_so_far('greatest(available_at, coalesce(shown_book_available_at, available_at))') }} as seen_at,
         {% for column in ['imbalance_5', 'depth_5', 'depth_20'] -%}
             {% set previous = lag_in_run('shown_' ~ column, 1) -%}
@@ -138,23 +124,18 @@ final as (
     select
         {{ series | join(',\n        ') }},
         opened_at,
-        greatest(
-            seen_at,
-            {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}
-        ) as available_at,
+        greatest(seen_at, {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}) as available_at,
         {{ states | join(',\n        ') }},
         quoted_spread_bps / 100 as effective_spread,
         {% for side in ['bid', 'ask'] -%}
-            {{ safe_divide(side ~ '_pressure * mid_price / 10000', 'total_' ~ side ~ '_depth') }}
-                as {{ side }}_pressure_rel,
+            {{ safe_divide(side ~ '_pressure * mid_price / 10000', 'total_' ~ side ~ '_depth') }} as {{ side }}_pressure_rel,
         {% endfor -%}
         {% for column in summaries + flows -%}
             case when book_age = 0 then {{ column }} end as {{ column }},
         {% endfor -%}
         {% for levels in [5, 20] -%}
-            {% set change = 'depth_' ~ levels ~ '_change' -%}
-            {{ change }} as depth_velocity_{{ levels }},
-            {{ safe_divide(change, 'previous_depth_' ~ levels) }} as depth_velocity_{{ levels }}_rel,
+            depth_{{ levels }}_change as depth_velocity_{{ levels }},
+            {{ safe_divide('depth_' ~ levels ~ '_change', 'previous_depth_' ~ levels) }} as depth_velocity_{{ levels }}_rel,
         {% endfor -%}
         imbalance_5_change as imbalance_change_1
 

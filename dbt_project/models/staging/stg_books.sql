@@ -22,7 +22,7 @@ with
 
 latest as (
 
-    {{ one_per_id(
+    {{ latest_of(
         landed,
         keys=['exchange', 'market', 'symbol'],
         day='snapshot_on',

@@ -23,7 +23,7 @@ with
 
 latest as (
 
-    {{ one_per_id(
+    {{ latest_of(
         landed,
         keys=['exchange', 'market', 'symbol', 'is_aggregate'],
         day='traded_on',
