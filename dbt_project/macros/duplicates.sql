@@ -7,7 +7,8 @@ Keys that no row repeats pass as they are: sorting all rows cost three to eight 
 block by block of 32. BigQuery bills what is read and not what is sorted: there the rows are read once, of the days that a filter on
 `day` names.
 
-With `first_known`, a list of expressions, the column `first_known_at` is the least `known_at` of the key's rows that agree in them.
+With `first_known`, a list of expressions, the column `first_known_at` is the least `known_at` of the key's rows that agree in them, of
+those that were heard if there are any.
 #}
 {% macro latest_of(landed, keys, day, order, id=none, first_known=none) %}
     {{- return(adapter.dispatch('latest_of', 'tapehouse')(landed, keys + [day], order, id, first_known)) -}}
@@ -72,7 +73,10 @@ With `first_known`, a list of expressions, the column `first_known_at` is the le
     select
         *
         {%- if first_known -%}
-            , min(known_at) over (partition by {{ (key + first_known) | join(', ') }}) as first_known_at
+            {%- set agreeing = '(partition by ' ~ (key + first_known) | join(', ') ~ ')' -%}
+            , coalesce(
+                min(case when {{ was_heard() }} then known_at end) over {{ agreeing }}, min(known_at) over {{ agreeing }}
+            ) as first_known_at
         {%- endif %}
 
     from ({{ landed }}) as landed

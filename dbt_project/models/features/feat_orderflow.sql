@@ -12,6 +12,7 @@
 {% for state in states %}{% do summaries.extend([state ~ '_mean', state ~ '_mid']) %}{% endfor %}
 {% set shown = ['book_opened_at', 'book_available_at', 'imbalance_5', 'depth_5', 'depth_20'] %}
 {% set staleness = var('book_staleness_bars') %}
+{% set first_seen_at = add_minutes('opened_at', '-' ~ staleness ~ ' * interval_minutes') %}
 {% set changed = changed_from() if is_incremental() %}
 
 with
@@ -26,8 +27,7 @@ bars as (
 
     from {{ ref('int_bars') }}
 
-    where not is_gap
-        {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
+    where not is_gap {% if is_incremental() %} and {{ in_lookback(changed) }} {% endif %}
 
 ),
 
@@ -37,10 +37,7 @@ books as (
         {{ series | join(',\n        ') }},
         opened_at as book_opened_at,
         available_at as book_available_at,
-        mid_price,
-        depth_5,
-        depth_20,
-        {{ (states + summaries + flows) | join(',\n        ') }}
+        {{ (['mid_price', 'depth_5', 'depth_20'] + states + summaries + flows) | join(',\n        ') }}
 
     from {{ ref('int_book_bars') }}
 
@@ -52,9 +49,7 @@ books as (
 
 earlier as (
 
-    select
-        {{ series | join(',\n        ') }},
-        max(available_at) as arrived_at
+    select {{ series | join(', ') }}, max(available_at) as arrived_at
 
     from {{ this }}
 
@@ -77,7 +72,6 @@ own_books as (
         {% endfor %}
     from bars
     left join books on {{ series_key('bars') }} = {{ series_key('books') }} and bars.opened_at = books.book_opened_at
-
     order by series_key, bars.opened_at
 
 ),
@@ -86,8 +80,7 @@ latest_books as (
 
     select
         *,
-        {{ age_of_latest('own_book_opened_at', add_minutes('opened_at', '-' ~ staleness ~ ' * interval_minutes'), staleness) }}
-            as book_age
+        {{ age_of_latest('own_book_opened_at', first_seen_at, staleness) }} as book_age
 
     from own_books
 
@@ -109,11 +102,13 @@ changes as (
     select
         *,
         shown_book_opened_at as book_opened_at,
-        {{ latest_so_far('greatest(available_at, coalesce(shown_book_available_at, available_at))') }} as seen_at,
+        {{ latest_so_far('greatest(available_at, coalesce(shown_book_available_at, available_at))') }}  -- noqa: PRS
+            as seen_at,
         {% for column in ['imbalance_5', 'depth_5', 'depth_20'] -%}
             {% set previous = lag_in_run('shown_' ~ column, 1) -%}
             {{ previous }} as previous_{{ column }},
-            case when book_age = 0 then shown_{{ column }} - {{ previous }} end as {{ column }}_change{{ ',' if not loop.last }}
+            case when book_age = 0 then shown_{{ column }} - {{ previous }} end
+                as {{ column }}_change{{ ',' if not loop.last }}
         {% endfor %}
     from shown_books
 
@@ -124,18 +119,21 @@ final as (
     select
         {{ series | join(',\n        ') }},
         opened_at,
-        greatest(seen_at, {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}) as available_at,
+        greatest(seen_at, {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }})
+            as available_at,
         {{ states | join(',\n        ') }},
         quoted_spread_bps / 100 as effective_spread,
         {% for side in ['bid', 'ask'] -%}
-            {{ safe_divide(side ~ '_pressure * mid_price / 10000', 'total_' ~ side ~ '_depth') }} as {{ side }}_pressure_rel,
+            {{ safe_divide(side ~ '_pressure * mid_price / 10000', 'total_' ~ side ~ '_depth') }}
+                as {{ side }}_pressure_rel,
         {% endfor -%}
         {% for column in summaries + flows -%}
             case when book_age = 0 then {{ column }} end as {{ column }},
         {% endfor -%}
         {% for levels in [5, 20] -%}
             depth_{{ levels }}_change as depth_velocity_{{ levels }},
-            {{ safe_divide('depth_' ~ levels ~ '_change', 'previous_depth_' ~ levels) }} as depth_velocity_{{ levels }}_rel,
+            {{ safe_divide('depth_' ~ levels ~ '_change', 'previous_depth_' ~ levels) }}
+                as depth_velocity_{{ levels }}_rel,
         {% endfor -%}
         imbalance_5_change as imbalance_change_1
 

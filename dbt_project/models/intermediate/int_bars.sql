@@ -81,7 +81,7 @@ run_starts as (
         {% set run_starts_at -%}
             case when previous_opened_at = {{ add_minutes('opened_at', '-interval_minutes') }} then null else starts_at end
         {%- endset -%}
-        {{ latest_so_far(run_starts_at) }} as run_opened_at
+        {{ latest_so_far(run_starts_at) }} as run_opened_at  -- noqa: PRS
 
     from neighbours
 
@@ -136,7 +136,7 @@ final as (
         interval_minutes,
         opened_at,
         closed_at,
-        {{ latest_so_far('coalesce(available_at, closed_at)') }} as available_at,
+        {{ latest_so_far('coalesce(available_at, closed_at)') }} as available_at,  -- noqa: PRS
         {{ values | join(',\n        ') }},
         bars_in_run,
         is_gap

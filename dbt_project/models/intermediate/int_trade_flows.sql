@@ -92,7 +92,8 @@ changes as (
         buy_volume + sell_volume as total_volume,
         buy_volume - sell_volume as net_volume,
         {{ safe_divide('buy_volume - sell_volume', 'buy_volume + sell_volume') }} as trade_imbalance,
-        {{ latest_so_far('greatest(available_at, coalesce(trades_available_at, available_at))') }} as seen_at,
+        {{ latest_so_far('greatest(available_at, coalesce(trades_available_at, available_at))') }}  -- noqa: PRS
+            as seen_at,
         {{ lag_in_run('close_price', 1) }} as previous_close_price
 
     from flows
@@ -117,7 +118,8 @@ final as (
         symbol,
         interval_minutes,
         opened_at,
-        greatest(seen_at, {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }}) as available_at,
+        greatest(seen_at, {{ 'coalesce(arrived_at, available_at)' if is_incremental() else 'available_at' }})
+            as available_at,
         bars_in_run,
         close_price,
         buy_volume,

@@ -27,7 +27,7 @@ latest as (
         keys=['exchange', 'market', 'symbol'],
         day='snapshot_on',
         id='last_update_id',
-        order='received_at desc, source',
+        order=heard_first() ~ ', received_at desc, source',
     ) }}
 
 ),
@@ -45,7 +45,7 @@ final as (
         bid_quantities,
         ask_prices,
         ask_quantities,
-        case when source like 'websocket%' then greatest(snapshot_at, received_at) else snapshot_at end as available_at,
+        case when {{ was_heard() }} then greatest(snapshot_at, received_at) else snapshot_at end as available_at,
         source,
         received_at
 

@@ -22,7 +22,7 @@ known as (
 
     select
         *,
-        case when source like 'websocket%' then greatest(funded_at, received_at) else funded_at end as available_at
+        case when {{ was_heard() }} then greatest(funded_at, received_at) else funded_at end as available_at
 
     from funding
 
@@ -36,7 +36,7 @@ first_known as (
 
     qualify row_number() over (
         partition by exchange, market, symbol, funded_at
-        order by available_at, received_at desc, source
+        order by {{ heard_first() }}, available_at, received_at desc, source
     ) = 1
 
 ),

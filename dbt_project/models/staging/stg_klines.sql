@@ -7,7 +7,7 @@
 {% set landed -%}
     select
         *,
-        case when source like 'websocket%' then greatest(closed_at, received_at) else closed_at end as known_at
+        case when {{ was_heard() }} then greatest(closed_at, received_at) else closed_at end as known_at
 
     from (
 

@@ -27,7 +27,7 @@ known as (
     select
         *,
         case
-            when source like 'websocket%' then greatest(liquidated_at, received_at)
+            when {{ was_heard() }} then greatest(liquidated_at, received_at)
             else liquidated_at
         end as available_at
 

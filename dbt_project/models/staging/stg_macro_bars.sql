@@ -23,7 +23,7 @@ timed as (
 
     select
         *,
-        case when source like 'websocket%' then greatest(closed_at, received_at) else closed_at end as available_at
+        case when {{ was_heard() }} then greatest(closed_at, received_at) else closed_at end as available_at
 
     from macro_bars
 

@@ -1,4 +1,4 @@
-{# Mark and index prices, typed and deduplicated by event time: of two, the one that was known first. #}
+{# Mark and index prices, typed and deduplicated by event time: of two, the one that was heard or known first. #}
 
 with
 
@@ -25,7 +25,7 @@ timed as (
 
     select
         *,
-        case when source like 'websocket%' then greatest(marked_at, received_at) else marked_at end as available_at
+        case when {{ was_heard() }} then greatest(marked_at, received_at) else marked_at end as available_at
 
     from mark_prices
 
@@ -51,7 +51,7 @@ final as (
 
     qualify row_number() over (
         partition by exchange, market, symbol, marked_at
-        order by available_at, received_at desc, source
+        order by {{ heard_first() }}, available_at, received_at desc, source
     ) = 1
 
 )

@@ -22,7 +22,7 @@ known as (
 
     select
         *,
-        case when source like 'websocket%' then greatest(measured_at, received_at) else measured_at end as available_at
+        case when {{ was_heard() }} then greatest(measured_at, received_at) else measured_at end as available_at
 
     from open_interest
 
@@ -36,7 +36,7 @@ first_known as (
 
     qualify row_number() over (
         partition by exchange, market, symbol, measured_at
-        order by available_at, received_at desc, source
+        order by {{ heard_first() }}, available_at, received_at desc, source
     ) = 1
 
 ),

@@ -28,7 +28,7 @@ latest as (
         keys=['exchange', 'market', 'symbol', 'is_aggregate'],
         day='traded_on',
         id='trade_id',
-        order='received_at desc, source',
+        order=heard_first() ~ ', received_at desc, source',
     ) }}
 
 ),
@@ -47,7 +47,7 @@ final as (
         quantity,
         quote_quantity,
         is_buyer_maker,
-        case when source like 'websocket%' then greatest(traded_at, received_at) else traded_at end as available_at,
+        case when {{ was_heard() }} then greatest(traded_at, received_at) else traded_at end as available_at,
         source,
         received_at
 
