@@ -38,9 +38,9 @@ class Cost:
     ----------
     model, table : str
         Their names.
-    kind : {"refreshed", "written", "made anew", "tested"}
+    kind : {"refreshed", "written", "made anew", "tested", "asked"}
         What the statement does to the model: it queries for its rows, writes them, makes all of
-        them, or tests them.
+        them, tests them, or asks the bookkeeping what to do.
     read, history : int
         Bytes of the columns read: in the days that are read, and in all days.
     days, all_days : int
@@ -81,7 +81,7 @@ class Refresh:
     """The statements of a refresh: of each model and test its own, and of the views they may name.
 
     `tested` has the model of each test, `written` the partitions' bound of each model whose rows
-    are replaced: a constant of GoogleSQL.
+    are replaced: a constant of GoogleSQL. `asking` are the models whose changes are recorded.
     """
 
     since: datetime
@@ -93,6 +93,7 @@ class Refresh:
     tests: Mapping[str, str] = field(default_factory=dict)
     tested: Mapping[str, str] = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
+    asking: frozenset[str] = frozenset()
 
 
 def literal(moment: datetime) -> str:
@@ -157,6 +158,12 @@ def refresh_of(manifest: Mapping[str, Any], since: datetime) -> Refresh:
             for n in nodes
             if n["config"].get("incremental_strategy") == "insert_overwrite"
         },
+        frozenset(
+            n["name"]
+            for n in nodes
+            if n["name"] not in views
+            and any("record_refresh" in hook["sql"] for hook in n["config"]["post-hook"])
+        ),
     )
 
 
@@ -178,6 +185,9 @@ def costs(refresh: Refresh, tables: Mapping[str, Table]) -> Iterator[Cost]:
         if name := refresh.tested.get(test):
             reasons = {**refresh.reasons.get(name, {}), **refresh.reasons.get(test, {})}
             yield from _costs(refresh, tables, views, name, "tested", sql, reasons)
+    for model in [*sorted(refresh.asking), *sorted({*refresh.tested.values()} - refresh.rebuilt)]:
+        for name in ("raw_days", "refreshes"):
+            yield Cost(model, name, "asked", *(0, 0, 0, 0), is_bounded=True, is_rebuilt=False)
 
 
 def _costs(

@@ -49,6 +49,7 @@ _KINDS = {
     "written": "the rows that these replace",
     "made anew": "tables made anew",
     "tested": "data tests",
+    "asked": "asking the bookkeeping what changed",
 }
 
 

@@ -7,7 +7,12 @@
     {{- return(api.Relation.create(database=target.database, schema=target.schema, identifier=name)) -}}
 {% endmacro %}
 
-{% macro next_number() -%}
+{# BigQuery bills 10 MB for each table that is asked, and its clock is one: there a number is a time in microseconds. #}
+{% macro next_number() %}{{ return(adapter.dispatch('next_number', 'tapehouse')()) }}{% endmacro %}
+
+{% macro bigquery__next_number() %}unix_micros(current_timestamp()){% endmacro %}
+
+{% macro default__next_number() -%}
     (
         select 1 + coalesce(max(number), 0) from (
             select number from {{ bookkeeping('raw_days') }}
