@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cache
@@ -81,7 +81,8 @@ class Refresh:
     """The statements of a refresh: of each model and test its own, and of the views they may name.
 
     `tested` has the model of each test, `written` the partitions' bound of each model whose rows
-    are replaced: a constant of GoogleSQL. `asking` are the models whose changes are recorded.
+    are replaced: a constant of GoogleSQL. `asking` are models and the tables of the
+    bookkeeping that are asked about them, once for the model and once for its tests.
     """
 
     since: datetime
@@ -93,7 +94,7 @@ class Refresh:
     tests: Mapping[str, str] = field(default_factory=dict)
     tested: Mapping[str, str] = field(default_factory=dict)
     written: Mapping[str, str] = field(default_factory=dict)
-    asking: frozenset[str] = frozenset()
+    asking: Sequence[tuple[str, str]] = ()
 
 
 def literal(moment: datetime) -> str:
@@ -158,13 +159,35 @@ def refresh_of(manifest: Mapping[str, Any], since: datetime) -> Refresh:
             for n in nodes
             if n["config"].get("incremental_strategy") == "insert_overwrite"
         },
-        frozenset(
-            n["name"]
-            for n in nodes
-            if n["name"] not in views
-            and any("record_refresh" in hook["sql"] for hook in n["config"]["post-hook"])
-        ),
+        [*_asking(manifest)],
     )
+
+
+def _asking(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the questions of `first_change` and `changes_to_test` (macros of the project)."""
+    nodes = {key: n for key, n in manifest["nodes"].items() if n["resource_type"] == "model"}
+    tested = {n["attached_node"] for n in manifest["nodes"].values() if "attached_node" in n}
+
+    def reads_sources(node: Mapping[str, Any]) -> bool:
+        parents = node["depends_on"]["nodes"]
+        views = (n for n in map(nodes.get, parents) if n and _is_view(n))
+        return any(key.startswith("source.") for key in parents) or any(map(reads_sources, views))
+
+    for key, node in nodes.items():
+        hooks = node["config"]["post-hook"]
+        is_recorded = not _is_view(node) and any("record_refresh" in h["sql"] for h in hooks)
+        if is_recorded:
+            yield node["name"], "refreshes"
+            if reads_sources(node):
+                yield node["name"], "raw_days"
+        if key in tested and is_recorded:
+            yield node["name"], "refreshes"
+        elif key in tested and node["config"]["meta"].get("tested_by"):
+            yield node["name"], "raw_days" if reads_sources(node) else "refreshes"
+
+
+def _is_view(node: Mapping[str, Any]) -> bool:
+    return bool(node["config"]["materialized"] == "view")
 
 
 def costs(refresh: Refresh, tables: Mapping[str, Table]) -> Iterator[Cost]:
@@ -185,9 +208,8 @@ def costs(refresh: Refresh, tables: Mapping[str, Table]) -> Iterator[Cost]:
         if name := refresh.tested.get(test):
             reasons = {**refresh.reasons.get(name, {}), **refresh.reasons.get(test, {})}
             yield from _costs(refresh, tables, views, name, "tested", sql, reasons)
-    for model in [*sorted(refresh.asking), *sorted({*refresh.tested.values()} - refresh.rebuilt)]:
-        for name in ("raw_days", "refreshes"):
-            yield Cost(model, name, "asked", *(0, 0, 0, 0), is_bounded=True, is_rebuilt=False)
+    for model, name in refresh.asking:
+        yield Cost(model, name, "asked", *(0, 0, 0, 0), is_bounded=True, is_rebuilt=False)
 
 
 def _costs(

@@ -129,3 +129,25 @@ def test_data_tests_read_what_changed_since_they_passed(
     whole = dbt(ticks, "test", "--select", "int_ticks", "--vars", "whole_tests: true", fails=True)
     assert "FAIL 2 a_flow" in whole
     assert looked_at(ticks) == everything
+
+
+@WHOLE
+def test_datasets_that_failed_half_way_are_made_by_the_next_build(
+    cloud_settings: Settings, ticks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = f"select * from {cloud_settings.bigquery_dataset}.ds_ticks where symbol = "
+    definitions = " union all ".join(
+        f"select '{name}' as name, 'is_up' as label, \"\"\"{rows}'{symbol}'\"\"\" as dataset_sql"
+        for name, symbol in (("first", "BTCUSDT"), ("second", "{{ env_var('SYMBOL') }}"))
+    )
+    needs = "{% do ref('strategies') %}{% do ref('ds_ticks') %}"
+    config = "{{ config(materialized='datasets') }}"
+    (ticks / "models" / "ds_named.sql").write_text(config + needs + definitions)
+    (ticks / "models" / "strategies.sql").write_text("select 'first' as name")
+    monkeypatch.setenv("SYMBOL", "' || no_column || '")
+    dbt(ticks, "run", "--select", "strategies", "ds_named", fails=True)
+    monkeypatch.setenv("SYMBOL", "ETHUSDT")
+    for _ in range(2):
+        dbt(ticks, "run", "--select", "ds_named")
+        counts = rows_of(cloud_settings, "select name, row_count from {}ds_named order by name")
+        assert counts == [("first", 100), ("second", 100)]

@@ -63,13 +63,7 @@
         {%- set found = {passed | min: none} if passed | min >= 0 else {} -%}
         {%- set question -%}
             select number, min(changed_from)
-            from (
-                select day as changed_from, number from {{ bookkeeping('raw_days') }}
-                where source_name in ('{{ parents.sources | join("', '") }}')
-                union all
-                select changed_from, number from {{ bookkeeping('refreshes') }}
-                where model_name in ('{{ parents.models | join("', '") }}')
-            ) as changes
+            from ({{ changes_of(parents) }}) as changes
             where number > {{ passed | min }}
             group by number
         {%- endset -%}

@@ -237,13 +237,7 @@
     {%- set ahead = meta.get('horizon_bars', 0) * (var('interval_minutes') | max) -%}
     {%- set change -%}
         (
-            select min(changed_from) from (
-                select day as changed_from, number from {{ bookkeeping('raw_days') }}
-                where source_name in ('{{ parents.sources | join("', '") }}')
-                union all
-                select changed_from, number from {{ bookkeeping('refreshes') }}
-                where model_name in ('{{ parents.models | join("', '") }}')
-            ) as changes
+            select min(changed_from) from ({{ changes_of(parents) }}) as changes
             where number > (
                 select max(number) from {{ bookkeeping('refreshes') }} where model_name = '{{ model.name }}'
             )
@@ -254,6 +248,20 @@
         {%- set found = midnight_before(context[meta.moved_back_by](found)) -%}
     {%- endif -%}
     {{- return(found) -}}
+{% endmacro %}
+
+
+{# What the bookkeeping says of sources and models: changed_from, number. A table that says nothing of them is not asked. #}
+{% macro changes_of(parents) %}
+    {%- if parents.sources or not parents.models %}
+        select day as changed_from, number from {{ bookkeeping('raw_days') }}
+        where source_name in ('{{ parents.sources | join("', '") }}')
+    {%- endif %}
+    {{ 'union all' if parents.sources and parents.models }}
+    {%- if parents.models %}
+        select changed_from, number from {{ bookkeeping('refreshes') }}
+        where model_name in ('{{ parents.models | join("', '") }}')
+    {%- endif %}
 {% endmacro %}
 
 
