@@ -141,6 +141,8 @@ def columns(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     steps = {name: compiled(directory, name) for name in project.MODELS} | trained
     steps |= {f"pred_{name}": compiled(directory, f"pred_{name}") for name in trained_names()}
     steps |= {name: compiled(directory, name) for name in ASKED}
+    again = trained["ml_boosted"].replace("create or replace model", "create model if not exists")
+    steps["ml_again"] = again.replace("`ml_boosted`", "`ml_again`")
     files = {name: export(f"`ml_{name}`", "gs://bucket/x") for name in FILES}
     known = ["klines", *project.MODELS, *trained]
     return analysed(
@@ -183,7 +185,13 @@ def test_every_statement_for_the_service_resolves(columns: dict[str, dict[str, A
     assert list(columns["boosted_evaluate"]["columns"]) == [
         *("precision", "recall", "accuracy", "f1_score", "log_loss", "roc_auc")
     ]
-    assert {"ml_boosted", "pred_imported", "searched_trials", "export_boosted"} <= columns.keys()
+    assert {
+        "ml_boosted",
+        "pred_imported",
+        "searched_trials",
+        "export_boosted",
+        "ml_again",
+    } <= columns.keys()
 
 
 def test_files_of_the_tests_are_removed_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
