@@ -19,8 +19,14 @@ from ingest.bigquery import BigQuery
 from ingest.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-# Shorter windows than a user's: each row of a window is a row of a list to the emulator.
-VARIABLES = {"vol_regime_bars": 288, "adaptive_median_bars": 200, "typical_volume_days": 1}
+# Shorter windows than a user's: each row of a window is a row of a list to the emulator. Pairs of
+# features are looked at in all rows: which are drawn is each engine's own.
+VARIABLES = {
+    "vol_regime_bars": 288,
+    "adaptive_median_bars": 200,
+    "typical_volume_days": 1,
+    "feature_quality_pair_rows": 10_000,
+}
 # Of the tables with the most rows only these days are kept; of one series two days and a half of
 # bars, as VPIN counts by the volume of the whole day before.
 SINCE = "timestamptz '2025-06-08 18:00'"

@@ -61,7 +61,11 @@ ordered as (
 
     select
         *,
-        row_number() over (partition by dataset, feature order by abs(collinearity) desc, collinear_feature) as place
+        {# The last digits are the engine's: of two that are alike the name decides. #}
+        row_number() over (
+            partition by dataset, feature
+            order by round(abs(collinearity), 9) desc, collinear_feature
+        ) as place
 
     from both_ways
 
