@@ -41,7 +41,14 @@ judged as (
         predictions.probability,
         labels.return_5,
         case when labels.is_up_5 then 1 else 0 end as is_up,
-        ntile(10) over (order by predictions.probability) as tenth
+        ntile(10) over (
+            order by
+                predictions.probability,
+                predictions.opened_at,
+                predictions.exchange,
+                predictions.market,
+                predictions.symbol
+        ) as tenth
 
     from predictions
     inner join labels
