@@ -41,7 +41,9 @@ final as (
 
     select
         row_number() over (
-            partition by dataset order by coalesce(information_above_chance, -1) desc, feature
+            partition by dataset
+            {# The last digits are the engine's: of two that are alike the name decides. #}
+            order by coalesce(round(information_above_chance, 9), -1) desc, feature
         ) as place,
         *
 
