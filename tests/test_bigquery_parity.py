@@ -5,6 +5,7 @@ over synthetic and recorded rows, with all tests of dbt, and every statement tha
 GoogleSQL to Google's analyser; else a few models and two unit tests.
 """
 
+import re
 import shutil
 import uuid
 from collections import defaultdict
@@ -235,7 +236,8 @@ def test_every_statement_that_dbt_sent_is_googlesql(built: Built, bigquery_statu
 def test_every_node_sent_the_statements_of_its_kind(built: Built) -> None:
     sent = defaultdict(set)
     for statement in issued(built.settings):
-        sent[statement["node"]].add(" ".join(statement["sql"].split()[:2]).lower())
+        text = re.sub(r"^\s*--.*$", "", statement["sql"], flags=re.MULTILINE)
+        sent[statement["node"]].add(" ".join(text.split()[:2]).lower())
     manifest = manifest_of(built.settings, "bigquery")
     models = models_to_make(manifest)
     kinds = {key: node["config"]["materialized"] for key, node in models.items()}
