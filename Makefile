@@ -26,7 +26,7 @@ test-long: $(STAMP) $(EMULATOR) ## the long tests: whole demos, outages and kill
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile -m long
 
 test-bigquery: $(STAMP) $(EMULATOR) ## all of the project on the emulator of BigQuery, beside DuckDB; on the service with credentials
-	@env -u TAPEHOUSE_DATABASE TAPEHOUSE_TEST_BIGQUERY=all $(BIN)/python -m pytest tests/test_bigquery_*.py tests/test_sync*.py \
+	@env -u TAPEHOUSE_DATABASE TAPEHOUSE_TEST_BIGQUERY=all $(BIN)/python -m pytest -m "long or not long" tests/test_bigquery_*.py tests/test_sync*.py \
 		tests/test_serving.py tests/test_engines.py tests/test_orchestration.py tests/test_models_export.py
 
 lint: $(STAMP) ## ruff, mypy, and sqlfluff on both dialects

@@ -230,6 +230,7 @@ def test_sizes_on_bigquery_are_those_of_its_partitions(cloud_settings: Settings)
     assert found.size(["price"]) > 0
 
 
+@pytest.mark.long
 def test_the_command_says_what_a_refresh_reads(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

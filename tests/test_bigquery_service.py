@@ -179,6 +179,7 @@ ONNX_COLUMNS = {
 }
 
 
+@pytest.mark.long
 def test_every_statement_for_the_service_resolves(columns: dict[str, dict[str, Any]]) -> None:
     assert {name: found["error"] for name, found in columns.items() if "error" in found} == {}
     assert columns["searched_predict"] == columns["transformed_predict"]

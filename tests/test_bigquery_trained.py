@@ -89,6 +89,7 @@ def test_a_model_is_trained_when_something_changed(cloud_settings: Settings, tic
     assert rows_of(cloud_settings, PREDICTED) == rows_of(cloud_settings, WANTED)
 
 
+@pytest.mark.long
 def test_only_days_that_changed_are_asked_about(cloud_settings: Settings, ticks: Path) -> None:
     before = rows_of(cloud_settings, WRITTEN)
     untrained = ("run", "--exclude", "ml_ticks")
