@@ -22,7 +22,7 @@ demo: $(STAMP) ## the whole way offline: simulated exchange, ingest, dbt build, 
 test: $(STAMP) $(EMULATOR) ## run the tests
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile
 
-test-long: $(STAMP) $(EMULATOR) ## the long tests: whole demos, outages and kills of processes, guides word for word, Dagster with a process per step
+test-long: $(STAMP) $(EMULATOR) ## the long tests: refreshes against rebuilds, whole demos, outages and kills of processes, guides word for word, Dagster with a process per step
 	@env -u TAPEHOUSE_DATABASE $(BIN)/python -m pytest -n auto --dist loadfile -m long
 
 test-bigquery: $(STAMP) $(EMULATOR) ## all of the project on the emulator of BigQuery, beside DuckDB; on the service with credentials

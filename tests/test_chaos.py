@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.long
 def test_after_kills_under_a_faulty_exchange_no_bar_and_no_signal_is_lost_doubled_or_different(
     project_root: Path, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from refreshes_fixtures import landings, write_whole
 from ingest import warehouse
 
 LAYERS = ("intermediate", "features", "labels")
+pytestmark = pytest.mark.long
 
 
 @dataclass(frozen=True)

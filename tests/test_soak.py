@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.long
 def test_ten_minutes_at_sixty_times_the_speed_lose_nothing(project_root: Path) -> None:
     command = ["benchmarks/soak.py", "--minutes", "10", "--symbols", "2"]
     done = subprocess.run(
