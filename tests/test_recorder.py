@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorder_fixtures import frames_of, query
 
-from ingest import messages, warehouse
+from ingest import messages
 from ingest.drain import drain
 from ingest.kinds import KINDS
 from ingest.landing import Progress, land_frames
 from ingest.recorder import record
 from ingest.segment_writer import SegmentWriter
-from ingest.segments import Cursor, Frame, SegmentReader, segments
+from ingest.segments import Cursor, Frame, segments
 from ingest.settings import PROJECT_ROOT, Settings
 from ingest.simulator import Market, simulator
 from ingest.validation import Origin, check
@@ -44,16 +45,6 @@ LATER_US = 2_000_000_000_000_000
 
 def clock() -> int:
     return NOW_US
-
-
-def query(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with warehouse.reading(settings.database) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def frames_of(directory: Path) -> list[Frame]:
-    with SegmentReader(directory) as reader:
-        return [frame for part in iter(reader.read, []) for frame in part]
 
 
 def kline(stream: str = "btcusdt@kline_1m") -> Frame:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from recorder_fixtures import frames_of, query
 
 from ingest import connections, warehouse
 from ingest.connections import follow, stream_addresses
@@ -20,7 +21,7 @@ from ingest.disk import DiskFullError
 from ingest.drain import drain
 from ingest.recorder import record
 from ingest.segment_writer import SegmentWriter
-from ingest.segments import Frame, SegmentReader, segments
+from ingest.segments import Frame, segments
 from ingest.settings import PROJECT_ROOT, Settings
 from ingest.simulator import Market, Simulator, serving, simulator
 
@@ -46,16 +47,6 @@ def settings_of(directory: Path, exchange: Simulator, **changes: Any) -> Setting
         symbols=["BTCUSDT"],
         **changes,
     )
-
-
-def query(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with warehouse.reading(settings.database) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def frames_of(directory: Path) -> list[Frame]:
-    with SegmentReader(directory) as reader:
-        return [frame for part in iter(reader.read, []) for frame in part]
 
 
 @pytest.mark.parametrize("market", ["spot", "um"])

@@ -15,12 +15,12 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from prometheus_client import generate_latest
+from recorder_fixtures import frames_of, query
 
 from ingest import health, warehouse
 from ingest.connections import follow
 from ingest.live_books import known_until
 from ingest.recorder import record
-from ingest.segments import Frame, SegmentReader
 from ingest.settings import Settings
 from ingest.simulator import Market, Simulator, simulator
 
@@ -33,16 +33,6 @@ def settings_of(directory: Path, exchange: Simulator) -> Settings:
     return Settings(
         database=directory / "tapehouse.duckdb", exchange_url=exchange.url, symbols=["BTCUSDT"]
     )
-
-
-def query(settings: Settings, sql: str) -> list[tuple[Any, ...]]:
-    with warehouse.reading(settings.database) as connection:
-        return connection.execute(sql).fetchall()
-
-
-def frames_of(directory: Path) -> list[Frame]:
-    with SegmentReader(directory) as reader:
-        return [frame for part in iter(reader.read, []) for frame in part]
 
 
 def stop_at(count: int) -> Callable[[int], None]:
@@ -60,7 +50,7 @@ def test_a_lost_connection_ends_what_is_known_of_its_books(tmp_path: Path) -> No
         exchange.faults.replace({"disconnect_after": 200})
         settings = settings_of(tmp_path, exchange)
         record(
-            settings, seconds=60, market="spot", clock=exchange.clock.now, on_message=stop_at(500)
+            settings, seconds=60, market="spot", clock=exchange.clock.now, on_message=stop_at(1500)
         )
     (lost, at) = query(
         settings,
